@@ -111,7 +111,7 @@ def graph_model() -> onnx.ModelProto:
         ],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape]) for name, shape in outputs.items()],
         list(graph.constants.values()),
-        doc_string=f"Input: tiles with a halo of {HALO} px on each side, and the slide's leak of eosin. See docs/slides.md.",
+        doc_string=f"Input: tiles with a halo of {HALO} px on each side, and the slide's leak of eosin. See docs/slides/he_baseline.md.",
     )
     model = helper.make_model(made, producer_name="lamina", opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION)
     onnx.checker.check_model(model, full_check=True)

@@ -249,7 +249,7 @@ def read(models: Path, name: str) -> Manifest:
         return _kind(name, content).model_validate_json(content)
     except ValidationError as error:
         raise ConfigurationError(
-            f"{name}/{FILE} is wrong: {'; '.join(map(_told, error.errors()))}. docs/slides.md tells each key."
+            f"{name}/{FILE} is wrong: {'; '.join(map(_told, error.errors()))}. docs/slides/models.md tells each key."
         ) from error
     except OSError as error:
         raise ConfigurationError(f"{name}/{FILE} cannot be read ({type(error).__name__}). Check its permissions.") from error
@@ -299,5 +299,5 @@ def _kind(name: str, content: bytes) -> type[Manifest]:
         return TileClassifierManifest
     kind = told.get("kind", "classifier") if isinstance(told, dict) else "classifier"
     if not isinstance(kind, str) or kind not in _KINDS:
-        raise ConfigurationError(f"{name}/{FILE} is wrong: kind: {kind!r}; there are {', '.join(_KINDS)}. docs/slides.md tells each key.")
+        raise ConfigurationError(f"{name}/{FILE} is wrong: kind: {kind!r}; there are {', '.join(_KINDS)}. docs/slides/models.md tells each key.")
     return _KINDS[kind]

@@ -390,7 +390,7 @@ Global___KeyField: _TypeAlias = KeyField  # noqa: Y015
 
 @_typing.final
 class PageQuality(_message.Message):
-    """How good the picture of a page is. What is good enough, is for the caller to say; docs/documents.md has thresholds and where they come from."""
+    """How good the picture of a page is. What is good enough, is for the caller to say; docs/documents/cards.md has thresholds and where they come from."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

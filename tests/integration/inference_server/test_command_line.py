@@ -154,7 +154,7 @@ def test_a_wrong_manifest_is_told_where_models_are_listed_and_when_a_server_star
     (tmp_path / "odd" / "slide.json").write_text(json.dumps({"mpp": 0.5, "tilesize": 224, "classes": ["a", "b"]}))
     _, told = run("models", "list", "--models", ".")
     states = {cells[1].strip(): cells[4].strip() for line in told.splitlines() if len(cells := line.split("│")) == 6}
-    reason = "odd/slide.json is wrong: tile_size: Field required; tilesize: there is no such key. docs/slides.md tells each key."
+    reason = "odd/slide.json is wrong: tile_size: Field required; tilesize: there is no such key. docs/slides/models.md tells each key."
     assert {"sound": "well-formed", "odd": reason} == states
 
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -1,4 +1,4 @@
-"""What a manifest may say, and what docs/slides.md says of it."""
+"""What a manifest may say, and what docs/slides/models.md says of it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from inference_server.tasks.slides.manifest import (
     TileClassifierManifest,
 )
 
-TEXT = (Path(__file__).parents[5] / "docs" / "slides.md").read_text(encoding="utf-8").partition("## Your own models")[2]
+TEXT = (Path(__file__).parents[5] / "docs" / "slides" / "models.md").read_text(encoding="utf-8")
 KINDS: dict[str, type[Manifest]] = {
     "classifier": TileClassifierManifest,
     "embedder": EmbedderManifest,
