@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import io
 import lzma
-import resource
 import shlex
 import subprocess
 import sys
@@ -171,7 +170,6 @@ async def test_webp_in_tiles_is_what_its_writer_reads(tmp_path: Path, lossless: 
 
 @pytest.mark.parametrize("kind", ["VP8 ", "VP8L", "VP8X"])
 async def test_a_webp_that_claims_another_size_than_its_tile_is_damaged(tmp_path: Path, kind: str) -> None:
-    """Pillow would ask for the memory of all of it, a gigabyte here."""
     tile = io.BytesIO()
     Image.new("RGB", (256, 256)).save(tile, "WEBP", lossless=kind == "VP8L", **({"exif": b"Exif"} if kind == "VP8X" else {}))
     data = bytearray(tile.getvalue())
@@ -181,10 +179,8 @@ async def test_a_webp_that_claims_another_size_than_its_tile_is_damaged(tmp_path
     tags = [(256, LONG, [256]), (257, LONG, [256]), (258, SHORT, [8, 8, 8]), (259, SHORT, [50001]), (262, SHORT, [2]), (277, SHORT, [3])]
     tags += [(322, LONG, [256]), (323, LONG, [256])]
     path = write_tiff(tmp_path / "slide.tif", [(tags, [bytes(data)])], big=False)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(InvalidSlide, match="1 of the 1 stored tiles"):
         await whole(path)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
 
 
 @pytest.mark.parametrize("planar", [False, True])
