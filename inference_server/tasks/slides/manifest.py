@@ -299,5 +299,7 @@ def _kind(name: str, content: bytes) -> type[Manifest]:
         return TileClassifierManifest
     kind = told.get("kind", "classifier") if isinstance(told, dict) else "classifier"
     if not isinstance(kind, str) or kind not in _KINDS:
-        raise ConfigurationError(f"{name}/{FILE} is wrong: kind: {kind!r}; there are {', '.join(_KINDS)}. docs/slides/models.md tells each key.")
+        raise ConfigurationError(
+            f"{name}/{FILE} is wrong: kind: {kind!r}; there are {', '.join(_KINDS)}. docs/slides/models.md tells each key."
+        )
     return _KINDS[kind]

@@ -20,6 +20,10 @@ _LEAST_MPP = 0.05
 _MOST_ENLARGEMENT = 4.0
 _OME_SIZE = re.compile(r"""\bPhysicalSize([XY])\s*=\s*["']([0-9.eE+-]+)["']""")
 _OME_UNIT = re.compile(r"""\bPhysicalSize([XY])Unit\s*=\s*["']([^"']+)["']""")
+# ImageJ tells its unit of length in the description, µ as Java writes it: `unit=\\u00B5m`.
+_IMAGEJ, _CENTIMETRE = "ImageJ=", 1e4
+_IMAGEJ_UNIT = re.compile(r"^(y?unit)=(.*?)\s*$", re.MULTILINE)
+_IMAGEJ_MICROMETRES = {"µm": 1.0, "um": 1.0, "µ": 1.0, "micron": 1.0, "microns": 1.0, "nm": 1e-3, "mm": 1e3, "m": 1e6}
 _OME_MICROMETRES = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "in": 25400.0, "Å": 1e-4}
 
 
@@ -55,6 +59,27 @@ def from_ome(pixels: str) -> tuple[float | None, float | None]:
     sizes = {axis: _number(size) for axis, size in _OME_SIZE.findall(pixels)}
     values = [None if (size := sizes.get(axis)) is None else size * units.get(axis, 1.0) for axis in "XY"]
     return values[0], values[1]
+
+
+def from_imagej(
+    description: str, per_unit_x: float | None, per_unit_y: float | None, tagged: float | None
+) -> tuple[float | None, float | None] | None:
+    """From the tags of a TIFF whose description tells a unit of length as ImageJ does; None where it tells none.
+
+    Nor an inch or a centimetre, which the tags tell too. `tagged`: micrometres of the unit that these tell.
+    """
+    units = dict(_IMAGEJ_UNIT.findall(description)) if description.startswith(_IMAGEJ) else {}
+    unit = _imagej_micrometres(units.get("unit", ""))
+    # As ImageJ has it: the tags are by the centimetre, and what they come to is told in micrometres.
+    if unit is None or (units["unit"] == "um" and tagged == _CENTIMETRE):
+        return None
+    unit_y = _imagej_micrometres(units["yunit"]) if "yunit" in units else unit
+    pairs = ((unit, per_unit_x), (unit_y, per_unit_y))
+    return sane_pair(*(length / count if length and count else None for length, count in pairs))
+
+
+def _imagej_micrometres(unit: str) -> float | None:
+    return _IMAGEJ_MICROMETRES.get(unit.replace("\\u00B5", "µ").replace("\u03bc", "µ"))
 
 
 def effective(facts: SlideFacts, requested: float | None, assumed: float | None = None) -> tuple[float, float]:

@@ -22,6 +22,8 @@ from inference_server.tasks.slides.tissue.cells import stripes
 
 MASK_FILE = "mask.ome.tiff"
 MEDIA_TYPE = "image/tiff"
+# In µm.
+_CENTIMETRE = 10_000
 _EDGE = 512
 # Of which the sides of TIFF's tiles are multiples.
 _STEP = 16
@@ -217,6 +219,7 @@ def _write(path: Path, pyramid: _Pyramid) -> None:
     from tifffile import TiffWriter
 
     big = sum(rows * columns for rows, columns in pyramid.shapes) * pyramid.dtype.itemsize > _BIG_BYTES
+    density = [_CENTIMETRE / side for side in pyramid.pixel]
     with TiffWriter(path, bigtiff=big, byteorder="<") as file:
         for level, shape in enumerate(pyramid.shapes):
             file.write(
@@ -227,6 +230,9 @@ def _write(path: Path, pyramid: _Pyramid) -> None:
                 compression="zlib",
                 photometric="minisblack",
                 metadata=None,
+                # Readers that take no notice of OME's sizes take these: tiffslide, slideio, large_image's tiff source.
+                resolution=(density[0] / 2**level, density[1] / 2**level),
+                resolutionunit="CENTIMETER",
                 software="Lamina",
                 subfiletype=1 if level else 0,
                 subifds=len(pyramid.shapes) - 1 if level == 0 else 0,

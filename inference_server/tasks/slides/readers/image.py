@@ -17,8 +17,10 @@ from PIL import Image
 
 from inference_server.errors import InvalidSlide
 from inference_server.tasks.slides import resolution
+from inference_server.tasks.slides.readers import ome
 from inference_server.tasks.slides.readers.port import CONVERT
 from inference_server.tasks.slides.readers.regions import WHITE
+from inference_server.tasks.slides.readers.stacks import refuse_stacks
 from inference_server.tasks.slides.values import Level, Pixels, Position, SlideFacts, SlideLimits
 
 _BLOCK = 512
@@ -27,9 +29,12 @@ _FORMATS = ("TIFF", "PNG", "JPEG")
 _MOST_FRAMES = 20
 # Pillow raises each of them for damaged files, and for ways to store them that it does not know.
 _FAILURES = (OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, ArithmeticError, struct.error)
-_RESOLUTION_UNIT, _X_RESOLUTION, _Y_RESOLUTION = 296, 282, 283
+_RESOLUTION_UNIT, _X_RESOLUTION, _Y_RESOLUTION, _DESCRIPTION = 296, 282, 283, 270
+# As far as it is searched, which takes seconds of megabytes.
+_MOST_DESCRIPTION = 2**18
 _TIFF_UNIT_MICROMETRES = {2: 25400.0, 3: 10000.0}
 _COLOUR_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "YCbCr"})
+_GREY_MODES = frozenset({"1", "L"})
 # What brings back the pixels as they are stored, by the orientation by which Pillow turned them.
 _ORIENTATION = 274
 _TURNED_BACK = {
@@ -61,8 +66,10 @@ def _of_slide(limits: SlideLimits) -> _Bound:
         limit="image_pixels",
         too_large="is an image without tiles and has {size}px: such an image must be decoded whole, and at most {most:,} px are. "
         + CONVERT,
-        damaged="it is truncated, damaged or of a kind that is not read, such as floating point, CIE L*a*b* or WebP in TIFF. "
-        f"Copy or upload it again, whole; if other programs open it, export it as 8-bit RGB. {CONVERT}",
+        damaged="it is truncated, damaged or of a kind that is not read, such as floating point, CIE L*a*b*, "
+        "or WebP, JPEG 2000, JPEG XL or LERC without tiles. "
+        # No command: what libvips makes of floating point in JPEG is black.
+        "Copy or upload it again, whole; if other programs open it, export it with one of them as 8-bit RGB in LZW or deflate.",
     )
 
 
@@ -131,7 +138,8 @@ def _decode(name: str, source: Path | io.BytesIO, bound: _Bound) -> tuple[Pixels
         with warnings.catch_warnings(), Image.open(source, formats=_FORMATS) as image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             _check(name, image, bound)
-            return np.ascontiguousarray(_on_white(_as_stored(image))), _resolution(image), image.info.get("icc_profile") or b""
+            mpp = _resolution(name, image)
+            return np.ascontiguousarray(_on_white(_as_stored(image))), mpp, image.info.get("icc_profile") or b""
     except Image.DecompressionBombError as error:
         raise _too_large(name, "far more ", bound) from error
     except _FAILURES as error:
@@ -156,10 +164,8 @@ def _check_others(name: str, image: Image.Image) -> None:
             f"{name} begins with an image of {width} × {height} px, and has one of {larger[0]} × {larger[1]} px after it; "
             "the first is read of images without tiles, and this one may be a label or a macro image. Export the slide alone."
         )
-    if image.mode == "L" and (channels := 1 + others.count((image.size, "L"))) > 1:
-        raise InvalidSlide(
-            f"{name} keeps its {channels} channels as separate images; expected the colours of a pixel together. Export it again as RGB."
-        )
+    alike, samples = 1 + others.count((image.size, image.mode)), 1 if image.mode in _GREY_MODES else 3
+    refuse_stacks(name, _description(image), alike=alike, samples=samples, told=_told_by_ome(name, image))
 
 
 def _others(image: Image.Image) -> list[tuple[tuple[int, int], str]]:
@@ -196,11 +202,26 @@ def _on_white(image: Image.Image) -> Pixels:
     return np.asarray(image.convert("RGB"))
 
 
-def _resolution(image: Image.Image) -> tuple[float | None, float | None]:
-    if image.format == "TIFF":
-        tags = image.getexif()
-        unit = _TIFF_UNIT_MICROMETRES.get(int(tags.get(_RESOLUTION_UNIT, 2)))
-        densities = [float(tags[tag]) if tag in tags else None for tag in (_X_RESOLUTION, _Y_RESOLUTION)]
-        return resolution.sane_pair(*(resolution.from_density(density, unit) for density in densities))
-    dots = image.info.get("dpi", (None, None))
-    return resolution.sane_pair(*(resolution.from_density(float(each) if each else None, 25400.0) for each in dots))
+def _resolution(name: str, image: Image.Image) -> tuple[float | None, float | None]:
+    if image.format != "TIFF":
+        dots = image.info.get("dpi", (None, None))
+        return resolution.sane_pair(*(resolution.from_density(float(each) if each else None, 25400.0) for each in dots))
+    tags = image.getexif()
+    unit = _TIFF_UNIT_MICROMETRES.get(int(tags.get(_RESOLUTION_UNIT, 2)))
+    across, down = (float(tags[tag]) if tag in tags else None for tag in (_X_RESOLUTION, _Y_RESOLUTION))
+    told = resolution.sane_pair(*resolution.from_ome(_told_by_ome(name, image)))
+    if told[0] is not None:
+        return told
+    by_imagej = resolution.from_imagej(_description(image), across, down, unit)
+    return by_imagej or resolution.sane_pair(resolution.from_density(across, unit), resolution.from_density(down, unit))
+
+
+def _description(image: Image.Image) -> str:
+    told = image.getexif().get(_DESCRIPTION, "")
+    # Pillow takes the bytes for Latin-1; OME's are UTF-8.
+    return told[:_MOST_DESCRIPTION].encode("latin-1", "replace").decode("utf-8", "replace") if isinstance(told, str) else ""
+
+
+def _told_by_ome(name: str, image: Image.Image) -> str:
+    """Attributes of the image's pixels, where there is OME-XML."""
+    return ome.image_told(_description(image), Path(name).name, image.size).pixels

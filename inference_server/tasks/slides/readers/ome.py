@@ -66,6 +66,11 @@ def channels(pixels: str) -> int:
     return _whole(pixels, "SizeC")
 
 
+def planes(pixels: str) -> tuple[int, int]:
+    """SizeZ and SizeT of a Pixels element; 0 for what is not told."""
+    return _whole(pixels, "SizeZ"), _whole(pixels, "SizeT")
+
+
 def _directory(below: str, own: str, name: str) -> int | None:
     """Where the first plane lies that is in this file. `below`: what follows the start of a Pixels element."""
     parts = list(_with_what_follows(_DATA, below))

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import structlog
 
-from inference_server.errors import InvalidSlide, Unavailable
+from inference_server.errors import InvalidInput, InvalidSlide, Unavailable
 from inference_server.storage.storage import Storage
 from inference_server.storage.stored import StoredObject
 from inference_server.tasks.slides.events import first_failure
 from inference_server.tasks.slides.readers.files import MIRAX, NAMED_BY_TEXT, files_of
+from inference_server.tasks.slides.readers.foreign import refuse_foreign
 from inference_server.tasks.slides.readers.image import ImageReader
 from inference_server.tasks.slides.readers.openslide import OpenSlideReader
 from inference_server.tasks.slides.readers.port import NotThisReader, SlideReader
@@ -63,12 +64,17 @@ async def opened(
 
     `is_read_over`: whether a slide will be read more than once as a whole; a remote one is copied then, where there is room for it.
 
-    Raises `NotFound`, `AccessDenied`, `InvalidSlide`, `ContentChanged`, `Unavailable`. What seems damaged in the block, and was replaced
-    meanwhile, is told as `ContentChanged`.
+    Raises `NotFound`, `AccessDenied`, `InvalidInput`, `InvalidSlide`, `ContentChanged`, `Unavailable`. What seems damaged in the block,
+    and was replaced meanwhile, is told as `ContentChanged`.
     """
+    if uri.endswith("/"):
+        raise InvalidInput(f"{uri} names a folder. Name one file of the slide: of DICOM any of its series, of MRXS the .mrxs.")
     files: tuple[StoredObject, ...] = (await storage.open(uri),)
     try:
         head = await _head(storage, files[0])
+        # DICOM and MIRAX may begin with anything.
+        if not head.endswith(_DICOM) and files[0].suffix != MIRAX:
+            refuse_foreign(uri, head, files[0].suffix)
         files = await _all_files(storage, files[0], head)
         async with contextlib.AsyncExitStack() as stack:
             copied = partial(staging.copied, moved=moved)

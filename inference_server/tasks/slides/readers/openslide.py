@@ -13,7 +13,7 @@ from PIL import Image
 
 from inference_server.errors import InvalidSlide, Unavailable
 from inference_server.tasks.slides import resolution
-from inference_server.tasks.slides.readers.port import CONVERT, NotThisReader
+from inference_server.tasks.slides.readers.port import CONVERT, RECODE, NotThisReader
 from inference_server.tasks.slides.values import Level, Pixels, Position, SlideFacts, SlideLimits
 from inference_server.threads import in_thread
 
@@ -21,17 +21,20 @@ from inference_server.threads import in_thread
 _BLOCK = 512
 # How OpenSlide begins to say that a sound file is not for it.
 _UNSUPPORTED = "Unsupported"
+_BY_NUMBER = "TIFF compression: "
 # Compressions of TIFF that it tells by number, and whose they are.
 _COMPRESSIONS = {
+    "22610": "JPEG XR",
     "33003": "JPEG 2000",
-    "33004": "JPEG 2000",
     "34712": "JPEG 2000",
     "34887": "LERC",
-    "34925": "LZMA",
+    "34926": "an early Zstandard",
+    "34927": "an early WebP",
     "34933": "PNG",
     "34934": "JPEG XR",
-    "50001": "WebP",
+    "50001": "WebP with its colours apart",
     "50002": "JPEG XL",
+    "52546": "JPEG XL",
 }
 # Whose places OpenSlide cuts to whole pixels of a level; of others it moves pictures by parts of one.
 _CUTS_PLACES = "leica"
@@ -62,7 +65,7 @@ class OpenSlideReader:
             facts = _facts(uri, slide)
         except (openslide.OpenSlideError, OSError, ValueError) as error:
             if _UNSUPPORTED in str(error):
-                raise InvalidSlide(f"{uri} is stored in a way that cannot be read ({_reason(error, path)}). {CONVERT}") from error
+                raise InvalidSlide(f"{uri} is stored in a way that cannot be read ({_reason(error, path)}). {_remedy(error)}") from error
             raise InvalidSlide(
                 f"{uri} cannot be opened: it is truncated or damaged, or lacks what OpenSlide needs ({_reason(error, path)}). "
                 "Copy or upload it again, whole; if other programs open it, export it anew with one of them."
@@ -258,5 +261,9 @@ def _number(properties: Mapping[str, str], name: str) -> float | None:
 
 def _reason(error: Exception, path: Path) -> str:
     told = str(error).replace(f"{path.parent}/", "")
-    name = _COMPRESSIONS.get(told.rpartition("TIFF compression: ")[2])
+    name = _COMPRESSIONS.get(told.rpartition(_BY_NUMBER)[2])
     return f"{told}, {name}" if name else told
+
+
+def _remedy(error: Exception) -> str:
+    return RECODE if _BY_NUMBER in str(error) else "Export it anew with the program that wrote it, in JPEG or JPEG 2000."

@@ -11,6 +11,13 @@ from inference_server.tasks.slides.values import Pixels, Position, SlideFacts
 # How to mend what no reader takes.
 CONVERT = "Convert it to a tiled pyramid: vips tiffsave in.tif out.tif --tile --pyramid --bigtiff --compression jpeg"
 
+# And what libvips reads only where it was built with the method.
+RECODE = (
+    'Store it anew by tifffile with imagecodecs, which hold it in memory: python -c "import tifffile as t; '
+    "p = t.TiffFile('in.tif').pages[0]; t.imwrite('out.tif', p.asarray(), bigtiff=True, tile=(256, 256), photometric=p.photometric, "
+    "compression='deflate', resolution=p.resolution, resolutionunit=p.resolutionunit)\""
+)
+
 
 class SlideReader(Protocol):
     """One open slide, read tile by tile as it is stored."""

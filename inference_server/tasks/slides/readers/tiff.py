@@ -12,7 +12,7 @@ from typing import Any
 
 import async_tiff
 import numpy as np
-from async_tiff.enums import PhotometricInterpretation, PlanarConfiguration, Predictor, ResolutionUnit, SampleFormat
+from async_tiff.enums import ResolutionUnit
 
 from inference_server.errors import InvalidSlide, Unavailable
 from inference_server.storage.storage import Storage
@@ -20,20 +20,21 @@ from inference_server.storage.stored import StoredObject
 from inference_server.tasks.slides import resolution
 from inference_server.tasks.slides.readers import ome
 from inference_server.tasks.slides.readers.ahead import ReadAhead
+from inference_server.tasks.slides.readers.pictures import is_subsampled
 from inference_server.tasks.slides.readers.port import NotThisReader
 from inference_server.tasks.slides.readers.regions import WHITE
-from inference_server.tasks.slides.readers.tiff_directories import channels_apart, levels_of, refuse_other_formats, refuse_without_tiles
-from inference_server.tasks.slides.readers.tiff_headers import FILL_ORDER, ICC_PROFILE, JPEG2000, SHIFT, Places, read_headers
-from inference_server.tasks.slides.readers.tiles import CODED, DECODED, PANICS, Ranges, StoredLevel, is_subsampled
+from inference_server.tasks.slides.readers.stacks import refuse_stacks
+from inference_server.tasks.slides.readers.tiff_checks import check_bounds, check_decodable, check_places
+from inference_server.tasks.slides.readers.tiff_directories import alike, levels_of, refuse_other_formats, refuse_without_tiles
+from inference_server.tasks.slides.readers.tiff_headers import (
+    ICC_PROFILE,
+    Places,
+    read_headers,
+)
+from inference_server.tasks.slides.readers.tiles import PANICS, Ranges, StoredLevel
 from inference_server.tasks.slides.values import Level, Pixels, Position, SlideFacts, SlideLimits
 from inference_server.threads import on_core, on_disk
 
-_GREYS = {PhotometricInterpretation.BlackIsZero, PhotometricInterpretation.WhiteIsZero}
-_COLOURS = frozenset({PhotometricInterpretation.RGB, PhotometricInterpretation.YCbCr, *_GREYS})
-# For messages (TIFF 6.0, PhotometricInterpretation).
-_PHOTOMETRICS = {0: "grey", 1: "grey", 2: "RGB", 3: "a palette", 4: "a mask", 5: "CMYK", 6: "YCbCr", 8: "CIE L*a*b*"}
-# The first pixel of a byte in its lowest bit: nothing but libtiff turns them round.
-_LOWEST_FIRST = 2
 _UNIT_MICROMETRES = {ResolutionUnit.Inch: 25400.0, ResolutionUnit.Centimeter: 10000.0}
 
 
@@ -77,18 +78,19 @@ class TiffReader:
         cls, found: StoredObject, directories: list[Any], places: Sequence[Places], limits: SlideLimits, ranges: Ranges, told: str
     ) -> TiffReader:
         refuse_without_tiles(found.uri, directories[0])
-        _check_channels(found.uri, directories, told)
-        _check_bounds(found.uri, directories[0], limits)
+        base = directories[0]
+        refuse_stacks(found.uri, base.image_description or "", alike=alike(directories), samples=base.samples_per_pixel, told=told)
+        check_bounds(found.uri, directories[0], limits)
         if not places[0].byte_counts.any():
             raise InvalidSlide(
                 f"{found.uri} has none of its tiles: its writer did not finish, or has not yet. Copy or export it again, whole."
             )
         pyramid = list(levels_of(directories))
         for number in pyramid:
-            _check_bounds(found.uri, directories[number], limits)
-            _check_decodable(found.uri, directories[number])
+            check_bounds(found.uri, directories[number], limits)
+            check_decodable(found.uri, directories[number])
         for number in pyramid:
-            _check_places(found, directories[number], places[number])
+            check_places(found, directories[number], places[number])
         aperio = _is_aperio(directories[0])
         levels = [StoredLevel.of(directories[number], places[number], aperio=aperio) for number in pyramid]
         return cls(facts=_facts(found.uri, [directories[number] for number in pyramid], told), levels=levels, ranges=ranges)
@@ -158,83 +160,6 @@ def _profile(directory: Any) -> bytes:
     return bytes(value) if isinstance(value, (list, bytes)) else b""
 
 
-def _check_bounds(uri: str, directory: Any, limits: SlideLimits) -> None:
-    width, height = directory.image_width, directory.image_height
-    if width < 1 or height < 1:
-        raise InvalidSlide(f"{uri} says that it has {width} × {height} px; it is damaged. Copy or export it again.")
-    if width * height > limits.most_slide_pixels:
-        raise InvalidSlide(
-            f"{uri} has {width} × {height} px; at most {limits.most_slide_pixels:,} px are accepted. Crop it.", limit="slide_pixels"
-        )
-    tile_pixels = directory.tile_width * directory.tile_height
-    if not 0 < tile_pixels <= limits.most_tile_pixels:
-        raise InvalidSlide(
-            f"{uri} is stored in tiles of {directory.tile_width} × {directory.tile_height} px; "
-            f"at most {limits.most_tile_pixels:,} px a tile "
-            "are accepted. Export it with tiles of 256 × 256 or 512 × 512.",
-            limit="tile_pixels" if tile_pixels > 0 else "",
-        )
-
-
-def _check_channels(uri: str, directories: list[Any], told: str) -> None:
-    """Colours that are kept as separate images would be read as grey. `told`: of the image's pixels, by OME."""
-    base = directories[0]
-    channels = ome.channels(told) if told else channels_apart(directories)
-    if channels > base.samples_per_pixel:
-        raise InvalidSlide(
-            f"{uri} keeps its {channels} channels as separate images; expected the colours of a pixel together. Export it again as RGB."
-        )
-
-
-def _check_decodable(uri: str, directory: Any) -> None:
-    samples, photometric = directory.samples_per_pixel, directory.photometric_interpretation
-    is_signed = SampleFormat.Int in (directory.sample_format or ())
-    is_known = samples in (1, 3, 4) and photometric in _COLOURS and (samples == 1 or photometric not in _GREYS)
-    if set(directory.bits_per_sample) != {8} or is_signed or not is_known:
-        raise InvalidSlide(
-            f"{uri} has {samples} samples of {list(directory.bits_per_sample)} bits{' with a sign' * is_signed}, photometric "
-            f"{int(photometric)} ({_PHOTOMETRICS.get(int(photometric), 'unknown')}); "
-            "expected 8-bit RGB, YCbCr or grey. Export it again as 8-bit RGB."
-        )
-    is_coded, is_planar = directory.compression in CODED, directory.planar_configuration == PlanarConfiguration.Planar
-    # As Bio-Formats writes them: R, G, B, of which it says that they are Y, Cb, Cr. OpenSlide and libvips read neither.
-    if is_planar and is_coded and (directory.compression in JPEG2000 or photometric == PhotometricInterpretation.YCbCr):
-        raise InvalidSlide(
-            f"{uri} keeps its colours apart, each compressed by method {int(directory.compression)} as a picture of its own; "
-            "expected the colours of a pixel together. Export it again as interleaved RGB, or by another method such as LZW."
-        )
-    if directory.compression not in DECODED:
-        raise NotThisReader(f"{uri} is compressed by method {int(directory.compression)}")
-    if photometric == PhotometricInterpretation.YCbCr and not is_coded:
-        raise NotThisReader(f"{uri} has brightness and colour apart, and neither JPEG nor JPEG 2000 that tells how")
-    is_predicted = directory.predictor not in (None, Predictor.Unknown)
-    if is_planar and (is_coded or is_predicted):
-        raise NotThisReader(f"{uri} keeps its colours apart, each compressed in a way that only colours together are read in")
-    if not is_coded and directory.other_tags.get(FILL_ORDER) == _LOWEST_FIRST:
-        raise NotThisReader(f"{uri} has the bits of its bytes in the order that few programs write")
-
-
-def _check_places(found: StoredObject, directory: Any, places: Places) -> None:
-    """Raise `InvalidSlide` where a tile is missing or reaches past the file's end."""
-    across, down = directory.tile_count
-    needed = across * down * (directory.samples_per_pixel if directory.planar_configuration == PlanarConfiguration.Planar else 1)
-    if places.offsets.max(initial=0) >= SHIFT:
-        raise InvalidSlide(f"{found.uri} is damaged: it has a tile that lies far past its end. Copy or upload it again, whole.")
-    size, starts, counts = found.size_bytes, places.offsets, places.byte_counts
-    # Each by itself first: sums of what is larger may go past 64 bits.
-    is_within = max(starts.max(initial=0), counts.max(initial=0)) <= size and (starts + counts).max(initial=0) <= size
-    if len(starts) < needed:
-        raise InvalidSlide(
-            f"{found.uri} is damaged: it consists of {needed:,} tiles by its size, and tells where {len(starts):,} of them lie. "
-            "Copy or export it again."
-        )
-    if not is_within:
-        end = max((start + count for start, count in zip(starts.tolist(), counts.tolist(), strict=True)), default=0)
-        raise InvalidSlide(
-            f"{found.uri} is truncated: it has {size:,} bytes, and its {needed} tiles end at {end:,}. Copy or upload it again, whole."
-        )
-
-
 def _is_aperio(base: Any) -> bool:
     return str(base.image_description or "").startswith("Aperio")
 
@@ -275,7 +200,9 @@ def _resolution(base: Any, description: str, told: str, *, aperio: bool) -> tupl
         mpp = resolution.from_aperio(description, "MPP")
         return resolution.sane_pair(mpp, mpp)
     own = resolution.sane_pair(*resolution.from_ome(told))
-    return own if own[0] is not None else tagged
+    if own[0] is not None:
+        return own
+    return resolution.from_imagej(description, base.x_resolution, base.y_resolution, unit) or tagged
 
 
 @contextlib.contextmanager

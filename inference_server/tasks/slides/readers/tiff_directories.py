@@ -38,15 +38,13 @@ def _differs(directory: Any, base: Any) -> bool:
     return (
         bool(is_beside)
         or (directory.samples_per_pixel == 1) != (base.samples_per_pixel == 1)
-        or directory.bits_per_sample[0] != base.bits_per_sample[0]
+        or directory.bits_per_sample[:1] != base.bits_per_sample[:1]
     )
 
 
-def channels_apart(directories: list[Any]) -> int:
-    """How many grey images are as large as the first, a grey one, which is one of them: channels, as fluorescence is kept; else 0."""
+def alike(directories: list[Any]) -> int:
+    """How many images are as large as the first and of its kind of pixels, which is one of them."""
     base = directories[0]
-    if base.samples_per_pixel != 1:
-        return 0
     size = base.image_width, base.image_height
     return sum((each.image_width, each.image_height) == size and not _differs(each, base) for each in directories)
 

@@ -41,8 +41,9 @@ _KNOWN_PHOTOMETRICS = frozenset({0, 1, 2, 3, 4, 5, 6, 8})
 _GEO_KEYS = 34735
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_BYTE_COUNTS, _SUB_DIRECTORIES = 322, 323, 324, 325, 330
 _COMPRESSION, _PLANAR_CONFIGURATION, _PLANAR = 259, 284, 2
-# JPEG, and JPEG 2000: Aperio's own numbers for Y, Cb, Cr and for R, G, B, and the registered one.
-_JPEG, JPEG2000_YCBCR = 7, 33003
+# JPEG, WebP, and JPEG 2000: Aperio's own numbers for Y, Cb, Cr and for R, G, B, and the registered one. By the last of these numbers
+# libvips means Y, Cb, Cr, whatever photometric it tells, and Bio-Formats and tifffile R, G, B.
+_JPEG, WEBP, JPEG2000_YCBCR, JPEG2000_OF_EITHER = 7, 50001, 33003, 33004
 JPEG2000 = frozenset({JPEG2000_YCBCR, 33005, 34712})
 # A mark of NDPI, which is no BigTIFF and yet has places of eight bytes: four of them would be wrong in a file of more than 4 GiB.
 _NDPI_FORMAT = 65420
@@ -76,7 +77,7 @@ class Places:
     @staticmethod
     def of(layout: Layout, directory: Directory) -> Places:
         """Of one directory."""
-        is_coded = whole_number(layout, directory, _COMPRESSION) in {_JPEG, *JPEG2000}
+        is_coded = whole_number(layout, directory, _COMPRESSION) in {_JPEG, WEBP, *JPEG2000}
         offsets, byte_counts = whole_numbers(layout, directory, _TILE_OFFSETS), whole_numbers(layout, directory, _TILE_BYTE_COUNTS)
         told = min(len(offsets), len(byte_counts))
         return Places(

@@ -1,8 +1,7 @@
-"""The tiles of a TIFF: fetched by exact ranges, and decoded. Alone in importing simplejpeg, and in asking Pillow for JPEG 2000."""
+"""The tiles of a TIFF: fetched by exact ranges, and decoded. Alone in importing simplejpeg."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -13,23 +12,24 @@ import numpy as np
 import simplejpeg
 from async_tiff.enums import Compression, PhotometricInterpretation, PlanarConfiguration
 from numpy.typing import NDArray
-from PIL import Image
 
 from inference_server.errors import InferenceError
 from inference_server.storage.storage import Storage
 from inference_server.storage.stored import StoredObject
+from inference_server.tasks.slides.readers.pictures import BEGINNING_BYTES, of_jpeg2000, of_webp, over_white
 from inference_server.tasks.slides.readers.regions import WHITE
-from inference_server.tasks.slides.readers.tiff_headers import JPEG2000, JPEG2000_YCBCR, SHIFT, Places
-from inference_server.tasks.slides.readers.unpacking import inflated, of_lzw, of_zstandard
+from inference_server.tasks.slides.readers.tiff_headers import JPEG2000, JPEG2000_YCBCR, SHIFT, WEBP, Places
+from inference_server.tasks.slides.readers.unpacking import inflated, of_lzma, of_lzw, of_zstandard
 from inference_server.tasks.slides.values import Level, Pixels
 
 # Pictures of their own, with their own meaning of colours.
-CODED = JPEG2000 | {Compression.ModernJPEG}
+CODED = JPEG2000 | {Compression.ModernJPEG, WEBP}
 _UNPACKED = {
     Compression.LZW: of_lzw,
     Compression.Deflate: inflated,
     Compression.OldDeflate: inflated,
     Compression.ZSTD: of_zstandard,
+    Compression.LZMA: of_lzma,
 }
 DECODED = CODED | _UNPACKED.keys() | {Compression.Uncompressed}
 # What a panic in Rust is raised as: in a call, and in what is awaited.
@@ -43,9 +43,6 @@ _PASSED_OVER = frozenset(bytes((0xFF, kind)) for kind in (*range(0xE0, 0xF0), 0x
 # The fourth sample is an opacity by which the others were not multiplied (TIFF 6.0, ExtraSamples). What is not told is taken for one by
 # which they were, as libtiff and OpenSlide do.
 _STRAIGHT = 2
-# A codestream of JPEG 2000, and a file that holds one.
-_BEGINNING_BYTES = 1024
-_CODESTREAM, _JP2 = b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  "
 # Where a scan and the end begin, and libjpeg's warning of bytes that are left between the last of its pixels and the end.
 _SOS, _EOI, _LEFT_OVER = b"\xff\xda", b"\xff\xd9", "extraneous bytes before marker 0xd9"
 
@@ -137,7 +134,7 @@ class StoredLevel:
         scanned = np.flatnonzero(self.byte_counts)
         if self.compression not in JPEG2000 or not len(scanned):
             return None
-        return int(self.offsets[scanned[0]]), int(min(self.byte_counts[scanned[0]], _BEGINNING_BYTES))
+        return int(self.offsets[scanned[0]]), int(min(self.byte_counts[scanned[0]], BEGINNING_BYTES))
 
     @property
     def room(self) -> int:
@@ -164,7 +161,10 @@ class StoredLevel:
                 raise ValueError("a tile of another size")
             return _jpeg(data)
         if self.compression in JPEG2000:
-            return self._jpeg2000(bytes(_bytes_of(tile)), size)
+            is_apart = (self.aperio and self.compression == JPEG2000_YCBCR) or self.photometric == PhotometricInterpretation.YCbCr
+            return of_jpeg2000(bytes(_bytes_of(tile)), size, is_apart=is_apart)
+        if self.compression == WEBP:
+            return of_webp(bytes(_bytes_of(tile)), size, is_straight=self._is_straight)
         return self._other(tile)
 
     def as_jpeg(self, tile: Any, *, room: int = 0) -> bytes | memoryview:
@@ -188,16 +188,9 @@ class StoredLevel:
         """Of each tile in JPEG: what stands before its own tables, frame and scans."""
         return b"".join((_SOI, _MEANINGS.get(self.photometric, b""), self.tables))
 
-    def _jpeg2000(self, data: bytes, size: tuple[int, int]) -> Pixels:
-        if not data.startswith((_CODESTREAM, _JP2)):
-            raise ValueError("no JPEG 2000")
-        with Image.open(io.BytesIO(data), formats=("JPEG2000",)) as picture:
-            # Headers only so far: a few bytes may claim any size.
-            if (picture.height, picture.width) != size:
-                raise ValueError("a tile of another size")
-            pixels = np.asarray(picture.convert("RGB") if picture.mode == "L" else picture)
-        coded_apart = (self.aperio and self.compression == JPEG2000_YCBCR) or self.photometric == PhotometricInterpretation.YCbCr
-        return _rgb_of(pixels) if coded_apart else pixels
+    @property
+    def _is_straight(self) -> bool:
+        return _STRAIGHT in map(int, self.directory.extra_samples or ())
 
     @cached_property
     def _decoders(self) -> async_tiff.DecoderRegistry:
@@ -214,7 +207,7 @@ class StoredLevel:
         if pixels.shape[-1] == 1:
             return np.repeat(pixels, 3, axis=-1)
         if pixels.shape[-1] == 4:
-            return _over_white(pixels, straight=_STRAIGHT in map(int, self.directory.extra_samples or ()))
+            return over_white(pixels, is_straight=self._is_straight)
         return np.ascontiguousarray(pixels)
 
 
@@ -260,36 +253,3 @@ def _warning(data: bytes) -> str:
     except ValueError as error:
         return str(error)
     return ""
-
-
-def _over_white(pixels: Pixels, *, straight: bool) -> Pixels:
-    """R, G, B on white of what has an opacity too. `straight`: colours do not have it in them yet."""
-    opacity = pixels[..., 3:].astype(np.uint16)
-    glass = WHITE - opacity
-    mixed = (pixels[..., :3] * opacity + WHITE * glass + 127) // 255 if straight else np.minimum(pixels[..., :3] + glass, WHITE)
-    white: Pixels = mixed.astype(np.uint8)
-    return white
-
-
-def is_subsampled(data: bytes) -> bool:
-    """Whether a codestream has components of fewer pixels, as its SIZ segment says (ITU-T T.800, A.5.1); `data`: it, or its beginning."""
-    if _CODESTREAM not in data:
-        return False
-    siz = data.index(_CODESTREAM) + 4
-    count = int.from_bytes(data[siz + 36 : siz + 38], "big")
-    steps = [data[siz + 39 + 3 * number : siz + 41 + 3 * number] for number in range(count)]
-    return any(step != b"\x01\x01" for step in steps if len(step) == 2)
-
-
-def _rgb_of(pixels: Pixels) -> Pixels:
-    """R, G, B of Y, Cb, Cr (ITU-R BT.601, full range), in the fixed-point arithmetic of libjpeg and OpenSlide."""
-    luma = pixels[..., 0].astype(np.int32)
-    blue, red = (pixels[..., channel].astype(np.int32) - 128 for channel in (1, 2))
-    half = 1 << 15
-    channels = (
-        luma + ((91881 * red + half) >> 16),
-        luma + ((-22554 * blue - 46802 * red + half) >> 16),
-        luma + ((116130 * blue + half) >> 16),
-    )
-    mixed: Pixels = np.clip(np.stack(channels, axis=-1), 0, 255).astype(np.uint8)
-    return mixed

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import lzma
 import struct
 from typing import Any
 
@@ -16,6 +17,8 @@ from PIL import Image
 _ENTRY, _ENTRIES = "HHII", 9
 _HEADER = struct.Struct(f"<2sHIH{_ENTRY * _ENTRIES}I")
 _SHORT, _LONG, _LZW = 3, 4, 5
+# Of what LZMA looks back at: its strongest preset asks for 65 MiB, and a file may claim 4 GiB.
+_MOST_LZMA_BYTES = 2**27
 
 
 def inflated(*, buffer: Any, size: int) -> bytes:
@@ -33,6 +36,11 @@ def of_lzw(*, buffer: Any, size: int) -> bytes:
     header = _HEADER.pack(b"II", 42, 8, _ENTRIES, *entries, 0)
     with Image.open(io.BytesIO(header + packed), formats=("TIFF",)) as row:
         return row.tobytes()
+
+
+def of_lzma(*, buffer: Any, size: int) -> bytes:
+    """Of a stream of xz, as libtiff writes it; fewer bytes where it has no more. Raises `lzma.LZMAError` for damage."""
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MOST_LZMA_BYTES).decompress(buffer, size)
 
 
 def of_zstandard(*, buffer: Any, size: int) -> bytes:

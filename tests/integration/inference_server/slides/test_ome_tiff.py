@@ -61,6 +61,16 @@ def test_lower_levels_are_sub_ifds_with_the_means_of_what_there_is(tmp_path: Pat
     assert pytest.approx(values[600:602, :2].mean(), abs=1e-6) == float(lower[300, 0])
 
 
+def test_readers_that_do_not_know_ome_are_told_the_size_of_a_pixel_of_each_level(tmp_path: Path) -> None:
+    path = tmp_path / "heat.ome.tiff"
+    heat = Heat(values=np.ones((600, 700)), scale=(16.0, 16.0), top=1.0)
+    ome_tiff.write_heat(path, heat, ome_tiff.Placement(mpp=(0.25, 0.5), bounds=(0.0, 0.0)))
+    with tifffile.TiffFile(path) as file:
+        levels = [each.pages[0] for each in file.series[0].levels]
+        assert [3, 3] == [level.resolutionunit for level in levels]
+        assert [(4.0, 8.0), (8.0, 16.0)] == [tuple(1e4 / each for each in level.resolution) for level in levels]
+
+
 def test_a_picture_begins_where_qupaths_coordinates_do(tmp_path: Path) -> None:
     values = np.arange(20 * 30, dtype=float).reshape(20, 30)
     path = tmp_path / "heat.ome.tiff"

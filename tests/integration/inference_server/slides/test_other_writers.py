@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-import struct
+import asyncio
+import contextlib
+import io
+import lzma
+import shlex
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import pyvips
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image
@@ -15,9 +22,10 @@ from PIL import Image
 from inference_server.errors import InvalidSlide
 from inference_server.storage.storage import Storage
 from inference_server.tasks.slides.readers.opening import open_slide
+from inference_server.tasks.slides.readers.port import SlideReader
 from inference_server.tasks.slides.readers.regions import Regions
 from inference_server.tasks.slides.readers.staging import Staging
-from inference_server.tasks.slides.values import SlideLimits
+from inference_server.tasks.slides.values import SlideFacts, SlideLimits
 from tests.support.slides.painted import paint, scattered, tiles_of, write_jpeg2000_svs, write_tiff
 
 Pixels = NDArray[np.uint8]
@@ -28,10 +36,19 @@ TILED = {"tile": (256, 256), "metadata": None}
 LONG, SHORT = 4, 3
 
 
+def opened(path: Path) -> contextlib.AbstractAsyncContextManager[SlideReader]:
+    storage = Storage(read_roots=(str(path.parent),), write_roots=())
+    return open_slide(storage, str(path), SlideLimits(), Staging(storage, most_bytes=1 << 30))
+
+
+async def facts_of(path: Path) -> SlideFacts:
+    async with opened(path) as reader:
+        return reader.facts
+
+
 async def whole(path: Path) -> Pixels:
     """All of level 0."""
-    storage = Storage(read_roots=(str(path.parent),), write_roots=())
-    async with open_slide(storage, str(path), SlideLimits(), Staging(storage, most_bytes=1 << 30)) as reader:
+    async with opened(path) as reader:
         level = reader.facts.levels[0]
         return await Regions(reader, cache_bytes=0, most_unreadable=0.0).read(0, 0, 0, level.width, level.height)
 
@@ -111,20 +128,73 @@ async def test_a_slide_without_tiles_of_a_compression_that_only_openslide_reads_
         await whole(path)
 
 
-async def test_a_compression_is_told_by_its_name_and_how_to_mend_it(tmp_path: Path) -> None:
+def recompressed(path: Path, method: int) -> Path:
+    """The file, whose first image tells another compression than it has."""
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        file.pages.first.tags["Compression"].overwrite(method, dtype="H")
+    return path
+
+
+@pytest.mark.parametrize(("method", "name"), [(34887, "LERC"), (50002, "JPEG XL")])
+async def test_a_compression_is_told_by_its_name_and_by_a_command_that_mends_it(tmp_path: Path, method: int, name: str) -> None:
     path = tmp_path / "slide.tif"
     tifffile.imwrite(path, PICTURE, photometric="rgb", **TILED)
-    stored = bytearray(path.read_bytes())
-    with tifffile.TiffFile(path) as file:
-        place = file.pages[0].tags[259].valueoffset
-    stored[place : place + 2] = struct.pack("<H", 50001)
-    path.write_bytes(stored)
-    with pytest.raises(InvalidSlide, match=r"50001, WebP\). Convert it to a tiled pyramid: vips"):
+    with pytest.raises(InvalidSlide, match=rf"{method}, {name}\). Store it anew by tifffile with imagecodecs") as refused:
+        await whole(recompressed(path, method))
+    tifffile.imwrite(tmp_path / "in.tif", PICTURE, photometric="rgb", resolution=(20000, 20000), resolutionunit=3, **TILED)
+    command = str(refused.value)[str(refused.value).index("python -c ") :]
+    await asyncio.to_thread(subprocess.run, [sys.executable, *shlex.split(command)[1:]], cwd=tmp_path, check=True)
+    np.testing.assert_array_equal(PICTURE, await whole(tmp_path / "out.tif"))
+    assert 0.5 == (await facts_of(tmp_path / "out.tif")).mpp_x
+
+
+async def test_jpeg_2000_whose_colours_the_file_does_not_tell_is_refused(tmp_path: Path) -> None:
+    """By 33004 libvips means Y, Cb, Cr, and tells R, G, B as those do who mean them."""
+    path = write_jpeg2000_svs(tmp_path / "slide.tif", [PICTURE], compression=33005, aperio=False)
+    with pytest.raises(InvalidSlide, match=r"its colours cannot be told. If libvips wrote it, convert it to a tiled pyramid: vips"):
+        await whole(recompressed(path, 33004))
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+@pytest.mark.parametrize("bands", [3, 4])
+async def test_webp_in_tiles_is_what_its_writer_reads(tmp_path: Path, lossless: bool, bands: int) -> None:
+    opaque = np.dstack([PICTURE, np.full_like(GREY, 255)])
+    path = tmp_path / "slide.tif"
+    stored = pyvips.Image.new_from_array(opaque if bands == 4 else PICTURE).copy(interpretation="srgb")
+    stored.tiffsave(str(path), compression="webp", lossless=lossless, tile=True, tile_width=256, tile_height=256, pyramid=True)
+    pixels = await whole(path)
+    np.testing.assert_array_equal(pyvips.Image.new_from_file(str(path)).numpy()[..., :3], pixels)
+    assert lossless == np.array_equal(PICTURE, pixels)
+    assert ("tiff", [1.0, 2.0]) == ((facts := await facts_of(path)).reader, [level.downsample for level in facts.levels])
+
+
+@pytest.mark.parametrize("kind", ["VP8 ", "VP8L", "VP8X"])
+async def test_a_webp_that_claims_another_size_than_its_tile_is_damaged(tmp_path: Path, kind: str) -> None:
+    tile = io.BytesIO()
+    Image.new("RGB", (256, 256)).save(tile, "WEBP", lossless=kind == "VP8L", **({"exif": b"Exif"} if kind == "VP8X" else {}))
+    data = bytearray(tile.getvalue())
+    assert kind.encode() == data[12:16]
+    start, claimed = {"VP8 ": (26, b"\xff\x3f\xff\x3f"), "VP8L": (21, b"\xff\xff\xff\x0f"), "VP8X": (24, b"\xfe\x3f\x00" * 2)}[kind]
+    data[start : start + len(claimed)] = claimed
+    tags = [(256, LONG, [256]), (257, LONG, [256]), (258, SHORT, [8, 8, 8]), (259, SHORT, [50001]), (262, SHORT, [2]), (277, SHORT, [3])]
+    tags += [(322, LONG, [256]), (323, LONG, [256])]
+    path = write_tiff(tmp_path / "slide.tif", [(tags, [bytes(data)])], big=False)
+    with pytest.raises(InvalidSlide, match="1 of the 1 stored tiles"):
         await whole(path)
+
+
+@pytest.mark.parametrize("planar", [False, True])
+async def test_lzma_in_tiles_is_what_was_written(tmp_path: Path, planar: bool) -> None:
+    tags = [(256, LONG, [500]), (257, LONG, [300]), (258, SHORT, [8, 8, 8]), (259, SHORT, [34925]), (262, SHORT, [2])]
+    tags += [(277, SHORT, [3]), (284, SHORT, [2 if planar else 1]), (322, LONG, [256]), (323, LONG, [256])]
+    tiles = list(tiles_of(PICTURE, 256))
+    parts = [tile[..., colour] for colour in range(3) for tile in tiles] if planar else tiles
+    path = write_tiff(tmp_path / "slide.tif", [(tags, [lzma.compress(part.tobytes()) for part in parts])], big=False)
+    np.testing.assert_array_equal(PICTURE, await whole(path))
 
 
 async def test_what_is_whole_and_of_another_kind_is_not_told_to_be_damaged_alone(tmp_path: Path) -> None:
     path = tmp_path / "slide.tif"
     tifffile.imwrite(path, PICTURE.astype(np.float32), photometric="rgb")
-    with pytest.raises(InvalidSlide, match=r"such as floating point.*export it as 8-bit RGB"):
+    with pytest.raises(InvalidSlide, match=r"such as floating point.*export it with one of them as 8-bit RGB"):
         await whole(path)

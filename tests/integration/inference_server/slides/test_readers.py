@@ -267,12 +267,6 @@ async def test_tiles_beyond_four_gibibytes_are_read(tmp_path: Path, picture: NDA
     np.testing.assert_array_equal(expected, await read(path, 0, 0, WIDTH, HEIGHT))
 
 
-async def test_a_compression_that_no_reader_knows_is_no_damage(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
-    tifffile.imwrite(tmp_path / "slide.tif", picture, tile=(256, 256), photometric="rgb", compression="lzma")
-    with pytest.raises(InvalidSlide, match=r"stored in a way that cannot be read \(Unsupported TIFF compression.* Convert it to a tiled"):
-        await facts_of(tmp_path / "slide.tif")
-
-
 @pytest.mark.parametrize("bigtiff", [False, True])
 @pytest.mark.parametrize("predictor", [False, True])
 async def test_deflate_tiles_are_what_was_written(tmp_path: Path, picture: NDArray[np.uint8], bigtiff: bool, predictor: bool) -> None:

@@ -7,6 +7,7 @@ import gzip
 import json
 import shutil
 import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from lamina.v1 import slides_pb2, slides_pb2_grpc
 from numpy.typing import NDArray
 from PIL import Image
 
-from inference_server.errors import InvalidSlide
+from inference_server.errors import InvalidInput, InvalidSlide
 from inference_server.storage.storage import Storage
 from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.port import SlideReader
@@ -163,6 +164,30 @@ async def test_a_slide_that_lacks_one_of_its_files_names_it(
         staging = Staging(storage, most_bytes=1 << 30, folder=tmp_path / "staging")
         with pytest.raises(InvalidSlide, match=told):
             await open_slide(storage, f"{root}/{path.name}", SlideLimits(), staging).__aenter__()
+
+
+async def test_a_slide_in_an_archive_is_told_to_be_unpacked(tmp_path: Path, picture: Pixels) -> None:
+    slide = mrxs(tmp_path, picture)
+    with zipfile.ZipFile(tmp_path / "slide.zip", "w") as archive:
+        for each in (slide, *slide.with_suffix("").iterdir()):
+            archive.write(each, each.relative_to(tmp_path))
+    with pytest.raises(InvalidSlide, match=r"slide.zip is a ZIP archive.* Unpack it, and name .* of MRXS the .mrxs beside its folder"):
+        async with open_at(tmp_path / "slide.zip"):
+            pass
+
+
+async def test_the_small_picture_in_a_vsi_is_not_taken_for_the_slide(tmp_path: Path, picture: Pixels) -> None:
+    tifffile.imwrite(tmp_path / "slide.vsi", picture, photometric="rgb")
+    with pytest.raises(InvalidSlide, match=r"slide.vsi is an Olympus VSI, whose pixels lie in .ets files"):
+        async with open_at(tmp_path / "slide.vsi"):
+            pass
+
+
+async def test_a_folder_is_told_which_of_its_files_to_name(tmp_path: Path) -> None:
+    storage = Storage(read_roots=("s3://slides/",), write_roots=())
+    with pytest.raises(InvalidInput, match=r"names a folder. Name one file of the slide: of DICOM any of its series"):
+        async with open_slide(storage, "s3://slides/series/", SlideLimits(), Staging(storage, most_bytes=1, folder=tmp_path)):
+            pass
 
 
 async def test_a_mirax_slide_is_not_taken_for_the_picture_that_names_it(tmp_path: Path, picture: Pixels) -> None:
