@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from inference_server.errors import ContentChanged, InvalidSlide, Unavailable
+from inference_server.errors import ContentChanged, InvalidSlide
 from inference_server.storage.storage import Storage
 from inference_server.storage.stored import StoredObject
 from inference_server.tasks.slides.readers.files import files_of
