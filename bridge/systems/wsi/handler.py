@@ -19,7 +19,7 @@ from bridge.systems.received_artifacts import ReceivedArtifacts
 from bridge.systems.wsi import messages
 from bridge.systems.wsi.checkpoints import FolderOf, Found, SlideCheckpoints, cleared
 from bridge.systems.wsi.messages import SlideRequest
-from bridge.systems.wsi.shares import Brought, SharePlace, SharingPolicy, gathered
+from bridge.systems.wsi.shares import Brought, HasFailed, SharePlace, SharingPolicy, gathered, never_failed
 
 _log = structlog.get_logger()
 # Where each stage begins and ends; only tiles can be counted.
@@ -30,10 +30,20 @@ class SlideHandler:
     """Has slides analysed, and keeps what was found under `slides/{job key}/{fence}/`."""
 
     def __init__(
-        self, *, client: InferenceClient, results: ResultStore, shared_storage: bool = True, sharing: SharingPolicy | None = None
+        self,
+        *,
+        client: InferenceClient,
+        results: ResultStore,
+        shared_storage: bool = True,
+        sharing: SharingPolicy | None = None,
+        has_failed: HasFailed = never_failed,
     ) -> None:
-        """`shared_storage`: the server writes the artifacts to the results' place itself; else they are streamed here and written here."""
+        """`shared_storage`: the server writes the artifacts to the results' place itself; else they are streamed here and written here.
+
+        `has_failed`: asks the ledger of the job of a share.
+        """
         self._sharing = sharing or SharingPolicy()
+        self._has_failed = has_failed
         self._client = client
         self._results = results
         self._shared_storage = shared_storage
@@ -91,15 +101,20 @@ class SlideHandler:
         if checkpoints.finished is not None:
             return Outcome(succeeded=True, result=checkpoints.finished.result)
         if await place.done():
-            return Outcome(succeeded=True, result={"share": index, "skipped": "the slide is done"})
+            return _late(index)
         folder = self._folders(job.key)(context.claim.fence)
         try:
             with ReceivedArtifacts() as received:
                 found = await self._analyze(job, context, folder, checkpoints, received)
         except PermanentError:
-            # Nobody needs to wait for it.
-            await place.leave(index, Brought(job_key=job.key, runs=()))
+            # Nobody needs to wait for it; what it has saved counts, and is removed with that of the others.
+            await place.leave(index, Brought(job_key=job.key, runs=tuple(checkpoints.runs)))
             raise
+        if await place.done():
+            # Merged without it meanwhile: nobody else would remove its parts.
+            for fence, _ in checkpoints.runs:
+                await cleared(self._folders(job.key)(fence))
+            return _late(index)
         await place.leave(index, Brought(job_key=job.key, runs=tuple(checkpoints.runs)))
         kept = {
             "share": index,
@@ -112,7 +127,8 @@ class SlideHandler:
     async def _merge(self, job: Job, request: SlideRequest, context: Context) -> Outcome:
         """Go on from what the shares saved, once they are there. Raises `NotYetError`."""
         place = SharePlace(self._results, job.key, request.shares)
-        brought = await gathered(place, request.shares, self._sharing, context)
+        keys = messages.share_keys(job.key, request.shares)
+        brought = await gathered(place, keys, self._sharing, context, self._has_failed)
         others = [(self._folders(each.job_key)(fence), parts) for each in brought for fence, parts in each.runs]
         found = await self.analyze_into(self._folders(job.key), job, context, others=others)
         for folder, _ in others:
@@ -160,6 +176,11 @@ class SlideHandler:
             "size_bytes": artifact.size_bytes,
             "sha256": artifact.sha256,
         }
+
+
+def _late(index: int) -> Outcome:
+    """Of a share without which the slide is done."""
+    return Outcome(succeeded=True, result={"share": index, "skipped": "the slide is done"})
 
 
 def _share(event: SlideProgress) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -24,6 +24,10 @@ _log = structlog.get_logger()
 _DONE = "done"
 # How far the slide is when all shares are there.
 _SHARES_END = 0.9
+
+
+# Whether the job of a share, by its key, has ended without a result.
+HasFailed = Callable[[str], Awaitable[bool]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +67,15 @@ class SharePlace:
         """Whether the slide is done, and a share that comes late has nothing to do. Raises as `ResultFolder` does."""
         return await self._folder.read(_DONE) is not None
 
-    async def found(self) -> Sequence[Brought]:
-        """What the shares saved that have left word, in their order. Raises as `ResultFolder` does."""
-        said = [json.loads(content) for index in range(self._count) if (content := await self._folder.read(f"{index}.json")) is not None]
-        runs = [tuple((int(fence), int(parts)) for fence, parts in each["runs"]) for each in said]
-        return [Brought(job_key=each["job_key"], runs=each_runs) for each, each_runs in zip(said, runs, strict=True)]
+    async def found(self) -> Mapping[int, Brought]:
+        """What the shares saved that have left word, by their numbers and in their order. Raises as `ResultFolder` does."""
+        found: dict[int, Brought] = {}
+        for index in range(self._count):
+            if (content := await self._folder.read(f"{index}.json")) is not None:
+                said = json.loads(content)
+                runs = tuple((int(fence), int(parts)) for fence, parts in said["runs"])
+                found[index] = Brought(job_key=said["job_key"], runs=runs)
+        return found
 
     async def close(self) -> None:
         """Leave word that the slide is done. What cannot be removed is in nobody's way."""
@@ -78,14 +86,28 @@ class SharePlace:
             _log.warning("shares_left_behind", reason=str(error))
 
 
-async def gathered(place: SharePlace, count: int, policy: SharingPolicy, context: Context) -> Sequence[Brought]:
+async def never_failed(job_key: str) -> bool:
+    """Of whom no ledger tells."""
+    return False
+
+
+async def gathered(
+    place: SharePlace, keys: Sequence[str], policy: SharingPolicy, context: Context, has_failed: HasFailed
+) -> Sequence[Brought]:
     """What all shares saved, or those that did in time. Raises `NotYetError` while it is worth waiting; as `ResultFolder` does.
 
-    How long it has waited is kept in the job's checkpoint, so that its patience ends whoever claims it.
+    `keys`: of the shares' jobs, in their order. How long it has waited is kept in the job's checkpoint, so that its patience ends whoever
+    claims it.
     """
-    found, saved = await place.found(), context.claim.checkpoint
+    by_number, saved, count = await place.found(), context.claim.checkpoint, len(keys)
+    found = list(by_number.values())
     # A merge that has begun goes on with what there is.
     if len(found) >= count or not saved.keys().isdisjoint({"runs", "finished"}):
+        return found
+    # One that was tried too often, or took too many servers down, has left no word.
+    missing = [key for number, key in enumerate(keys) if number not in by_number]
+    if all([await has_failed(key) for key in missing]):
+        _log.warning("shares_failed", found=len(found), count=count)
         return found
     now = time.time()  # other bridges read it: no clock of one machine alone
     waited = saved.get("waiting") or {"since": now, "found": -1, "last": now}
