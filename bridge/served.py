@@ -87,17 +87,24 @@ def _joined(parts: Sequence[Systems]) -> Systems:
     )
 
 
+def result_store(settings: Settings) -> ResultStore:
+    """Where results go. Raises `ConfigurationError`."""
+    from bridge.results import ResultStore
+
+    # An endpoint that is named without TLS, such as a local MinIO, is meant so.
+    return ResultStore(settings.results, allow_http=settings.aws_endpoint.startswith("http://"))
+
+
 @asynccontextmanager
 async def _inference_systems(settings: Settings, store: Store, tracer: Tracer | None) -> AsyncIterator[Sequence[Systems]]:
     """Connect to the inference server and set up what it does the work of. Raises `ConfigurationError`."""
     # Only a bridge that runs needs gRPC and object storage, which take long to import.
     from bridge.inference.client import InferenceClient
     from bridge.inference.retries import log_retries
-    from bridge.results import ResultStore
     from bridge.systems.wsi.handler import SlideHandler
 
     log_retries()
-    results = ResultStore(settings.results)
+    results = result_store(settings)
     async with AsyncExitStack() as stack:
         aws = await stack.enter_async_context(open_aws(settings))
         client = await stack.enter_async_context(InferenceClient(settings.inference, trust=server_trust(settings), tracer=tracer))

@@ -10,6 +10,10 @@ from inference_server.storage.web.requests import WebFailure
 _STATUS = re.compile(r"status code: (\d{3})\b")
 # As S3 names what was wrong (SlowDown, ExpiredToken); to HEAD it names nothing.
 _CODE = re.compile(r"<Code>(\w{1,64})</Code>")
+# Those by which it refuses all that is asked with the keys of the moment, until they are renewed or the clock is set.
+_KEYS = frozenset(
+    {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired", "RequestTimeTooSkewed"}
+)
 # Parts of obstore's texts, and what they mean. Where the machine is asked for credentials comes before what it answers.
 _MEANINGS = (
     (r"//(?:169\.254\.|metadata\b)|token request", "no credentials were found; give them as the store's own tools take them"),
@@ -42,8 +46,21 @@ def reason(error: Exception) -> str:
     status = _STATUS.search(text)
     if not status:
         return type(error).__name__
-    code = _CODE.search(text)
-    return f"HTTP {status[1]} {code[1]}" if code else f"HTTP {status[1]}{_OFTEN_MEANS.get(int(status[1]), '')}"
+    if are_keys_refused(error):
+        return f"HTTP {status[1]} {_code(error)}: renew the server's credentials, or set its clock"
+    code = _code(error)
+    return f"HTTP {status[1]} {code}" if code else f"HTTP {status[1]}{_OFTEN_MEANS.get(int(status[1]), '')}"
+
+
+def are_keys_refused(error: Exception) -> bool:
+    """Whether a store takes the server's keys no longer, or not yet: that says nothing of the one object that was asked for."""
+    return _code(error) in _KEYS
+
+
+def _code(error: Exception) -> str:
+    """S3's word for what was wrong; empty where it has none."""
+    found = _CODE.search(str(error))
+    return found[1] if found else ""
 
 
 def number(error: Exception) -> int:

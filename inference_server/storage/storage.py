@@ -63,9 +63,9 @@ class Storage:
             if local_path is not None and local_path.is_dir():
                 raise InvalidInput(f"{uri} is a folder; a file was expected.") from error
             raise NotFound(f"{uri} does not exist. Check the path, and that the server sees the same files as you.") from error
-        except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
-            raise AccessDenied(f"the server may not read {uri}. Grant its user or role read access.") from error
         except (BaseError, OSError, WebFailure) as error:
+            if _is_denied(error):
+                raise AccessDenied(f"the server may not read {uri}. Grant its user or role read access.") from error
             if local_path is not None:
                 raise _unreadable(uri, local_path) from error
             raise Unavailable(f"storage did not answer for {uri} ({reason(error)}); try again.") from error
@@ -153,9 +153,9 @@ class Storage:
             await (store.put(content) if isinstance(store, WebStore) else obstore.put_async(store, key, content))
         except ValueError as error:
             raise InvalidInput(f"{uri!r} holds characters that no file or object can have in its name.") from error
-        except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
-            raise _unwritable(uri, errno.EACCES) from error
         except (BaseError, OSError, WebFailure) as error:
+            if _is_denied(error):
+                raise _unwritable(uri, errno.EACCES) from error
             if local_path is not None and (number := reasons.number(error)) in _FOR_GOOD:
                 raise _unwritable(uri, number) from error
             if local_path is None and any(code in str(error) for code in _NO_BUCKET):
@@ -197,6 +197,12 @@ def _files_beside(found: StoredObject) -> list[StoredObject]:
                 if entry.path != str(found.local_path) and entry.is_file():
                     files.append(_beside(found, obstore.head(here, entry.path.lstrip("/"))))
     return files
+
+
+def _is_denied(error: Exception) -> bool:
+    """Whether the server may not do it, for all that is known for good. Keys that have expired are mended, and jobs wait for that."""
+    denied = isinstance(error, PermissionDeniedError | UnauthenticatedError | PermissionError)
+    return denied and not reasons.are_keys_refused(error)
 
 
 def _unlisted(found: StoredObject, error: Exception) -> Unavailable:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import obstore
-from obstore.exceptions import BaseError, NotFoundError, PreconditionError
+from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, PreconditionError
 from obstore.store import LocalStore
 
 from inference_server.errors import ContentChanged, Unavailable
@@ -125,7 +125,14 @@ async def copy_of(found: StoredObject, path: Path) -> StoredObject:
 
 async def head(store: ObjectStore | WebStore, key: str) -> ObjectMeta:
     """What a store tells of an object. Raises obstore's errors, `WebFailure`, and what `WebStore` does."""
-    return await (store.head() if isinstance(store, WebStore) else obstore.head_async(store, key))
+    if isinstance(store, WebStore):
+        return await store.head()
+    try:
+        return await obstore.head_async(store, key)
+    except PermissionDeniedError:
+        # The answer to HEAD has no body, and so does not tell whether it is the keys that are at fault; of what is there no more is
+        # fetched than its head.
+        return (await obstore.get_async(store, key)).meta
 
 
 async def check_unchanged(found: StoredObject) -> None:
@@ -135,10 +142,11 @@ async def check_unchanged(found: StoredObject) -> None:
 
 
 async def _get(found: StoredObject, span: tuple[int, int] | None = None) -> GetResult | WebAnswer:
-    """The answer for an object, or a part of it, from a start to an end. Raises `ContentChanged` for another state of it."""
+    """The answer for an object, or a part of it, from a start to an end. Raises `ContentChanged` for another state of it, or none."""
     if not isinstance(found.store, WebStore):
         return await _get_object(found, found.store, {} if span is None else {"range": span})
-    answer = await found.store.get(span, condition=_condition(found), size_bytes=found.size_bytes)
+    with _missed(found):
+        answer = await found.store.get(span, condition=_condition(found), size_bytes=found.size_bytes)
     _check_same(found, answer.meta)
     return answer
 
@@ -146,7 +154,8 @@ async def _get(found: StoredObject, span: tuple[int, int] | None = None) -> GetR
 async def _get_object(found: StoredObject, store: ObjectStore, options: GetOptions) -> GetResult:
     if condition := _condition(found):
         options["if_match"] = condition
-    answer = await obstore.get_async(store, found.key, options=options)
+    with _missed(found):
+        answer = await obstore.get_async(store, found.key, options=options)
     _check_same(found, answer.meta)
     return answer
 
@@ -165,7 +174,10 @@ async def _in_pieces(found: StoredObject) -> AsyncGenerator[bytes | Bytes]:
             metas.append(answer.meta)
             yield await answer.bytes_async()
     else:
-        async with found.store.whole(condition=_condition(found), size_bytes=found.size_bytes) as (meta, pieces):
+        async with contextlib.AsyncExitStack() as stack:
+            with _missed(found):
+                whole = found.store.whole(condition=_condition(found), size_bytes=found.size_bytes)
+                meta, pieces = await stack.enter_async_context(whole)
             _check_same(found, meta)
             metas.append(meta)
             async for piece in pieces:
@@ -201,11 +213,19 @@ def _is_surely_same(found: StoredObject) -> bool:
 
 
 @contextlib.contextmanager
-def _looking_again(found: StoredObject) -> Iterator[None]:
+def _missed(found: StoredObject) -> Iterator[None]:
+    """Ask for an object that was there when it was found."""
     try:
         yield
     except (NotFoundError, FileNotFoundError) as error:
         raise _changed(found) from error
+
+
+@contextlib.contextmanager
+def _looking_again(found: StoredObject) -> Iterator[None]:
+    try:
+        with _missed(found):
+            yield
     except (BaseError, OSError, WebFailure) as error:
         raise _failed(found, "looked at again", error) from error
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from inference_server.errors import AccessDenied, InvalidInput, NotFound
+from inference_server.errors import AccessDenied, ContentChanged, InvalidInput, NotFound
 from inference_server.storage.storage import Storage
 from inference_server.tasks.slides import checkpoints
 from inference_server.tasks.slides.checkpoints import Journal, NotResumable, Part, Refusals, Saved, recall
@@ -167,7 +167,7 @@ class Runs:
             return await self._storage.read(
                 self._request.resume_uris[number - len(sent)], most_bytes=checkpoints.MOST_PART_BYTES, written=True
             )
-        except (NotFound, AccessDenied, InvalidInput) as error:
+        except (NotFound, AccessDenied, InvalidInput, ContentChanged) as error:
             raise NotResumable(str(error)) from error
 
     def _last_number(self) -> int:

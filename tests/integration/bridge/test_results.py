@@ -15,8 +15,11 @@ import pytest
 
 from bridge.errors import BridgeError, ConfigurationError, OverloadError, PermanentError, TransientError
 from bridge.results import ResultStore
+from bridge.served import result_store
+from bridge.settings import load
 from tests.support.ports import free_port
 from tests.support.servers.local_http import local_http
+from tests.support.servers.web_server import web_server
 
 LARGE = 300_000_000
 
@@ -52,6 +55,16 @@ async def test_no_key_leads_out_of_the_results(tmp_path: Path, key: str) -> None
     location = Path(await store.folder("labs", key, 1).write("labs.json", b"{}"))
     assert location.read_bytes() == b"{}"
     assert (tmp_path / "results/labs", "1") == (location.parents[2], location.parent.name)
+
+
+async def test_results_go_to_an_s3_without_tls_where_the_endpoint_is_named_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    with web_server() as server:
+        for name, value in {"AWS_ENDPOINT_URL": server.url, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}.items():
+            monkeypatch.setenv(name, value)
+        folder = result_store(load(results="s3://bucket/results")).folder("labs", "job-1", 1)
+        assert await folder.write("labs.json", b"{}") == "s3://bucket/results/labs/job-1/1/labs.json"
+        assert server.files == {"/bucket/results/labs/job-1/1/labs.json": b"{}"}
+        assert await folder.read("labs.json") == b"{}"
 
 
 def test_two_keys_never_share_a_folder(tmp_path: Path) -> None:
@@ -91,6 +104,8 @@ async def test_an_error_that_says_nothing_is_told_by_its_name(tmp_path: Path) ->
 _FILL = """
 import asyncio, sys
 from bridge.results import ResultStore
+from bridge.served import result_store
+from bridge.settings import load
 asyncio.run(ResultStore(sys.argv[1]).folder("labs", "job-1", 1).write("labs.json", b"x" * 200_000))
 """
 _SMALL_DISK = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", 'mount -t tmpfs -o size=64k none "$0" && exec "$@"']

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from inference_server.errors import AccessDenied, InvalidInput, Unavailable
+from inference_server.errors import AccessDenied, ContentChanged, InvalidInput, Unavailable
 from inference_server.storage.storage import Storage
 from tests.support.servers.certificates import Authority
 from tests.support.servers.local_http import Asked
@@ -29,7 +29,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[WebServer]:
 
 
 def storage(*, allow_http: bool = True) -> Storage:
-    return Storage(read_roots=(ROOT, "az://"), write_roots=(), allow_http=allow_http)
+    return Storage(read_roots=(ROOT, "az://"), write_roots=(ROOT,), allow_http=allow_http)
 
 
 def sends(server: WebServer, status: int, body: bytes = b"") -> None:
@@ -57,7 +57,7 @@ async def test_what_a_store_refuses_by_is_told(store: WebServer, status: int, sa
 async def test_the_name_that_a_store_gives_to_what_was_wrong_is_told_and_no_more_of_its_text(store: WebServer) -> None:
     found = await storage().open(URI)
     sends(store, 400, b"<Error><Code>ExpiredToken</Code><Token>secret</Token></Error>")
-    with pytest.raises(Unavailable, match=r"\(HTTP 400 ExpiredToken\)") as told:
+    with pytest.raises(Unavailable, match=r"\(HTTP 400 ExpiredToken: renew ") as told:
         await storage().read_range(found, 0, 10)
     assert "secret" not in str(told.value)
 
@@ -106,3 +106,28 @@ async def test_fewer_bytes_than_were_asked_for_are_no_answer(store: WebServer, k
     store.meddle = meddle
     with pytest.raises(Unavailable, match="its answer has more or less bytes than were asked for"):
         await storage().read_ranges(found, [100, 5000], [200, 5100])
+
+
+@pytest.mark.parametrize("code", ["ExpiredToken", "InvalidAccessKeyId", "RequestTimeTooSkewed"])
+async def test_keys_that_are_refused_say_nothing_of_the_object_and_are_waited_for(store: WebServer, code: str) -> None:
+    """To HEAD a store says 403 alone, so that it is asked once more; the other refusals are of the object, and for good."""
+    found = await storage().open(URI)
+    sends(store, 403, f"<Error><Code>{code}</Code><Message>secret</Message></Error>".encode())
+    said = rf"\(HTTP 403 {code}: renew the server's credentials, or set its clock\)"
+    for asked in (storage().open(URI), storage().write(URI, b"new"), storage().read_range(found, 0, 10)):
+        with pytest.raises(Unavailable, match=said) as told:
+            await asked
+        assert "secret" not in str(told.value)
+    sends(store, 403, b"<Error><Code>AccessDenied</Code></Error>")
+    for refused in (storage().open(URI), storage().write(URI, b"new")):
+        with pytest.raises(AccessDenied):
+            await refused
+
+
+async def test_an_object_that_was_removed_since_it_was_found_has_changed(store: WebServer, tmp_path: Path) -> None:
+    found = await storage().open(URI)
+    del store.files["/bucket/a.svs"]
+    with pytest.raises(ContentChanged, match="was replaced or removed while it was read"):
+        await storage().read_range(found, 0, 10)
+    with pytest.raises(ContentChanged, match="was replaced or removed while it was read"):
+        await storage().download(found, tmp_path / "copy")

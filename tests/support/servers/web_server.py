@@ -52,7 +52,7 @@ class WebServer:
         content = self.files.get(asked.path)
         if asked.method == "PUT":
             self.files[asked.path] = asked.body
-            return Answer(status=201, headers={}, body=b"")
+            return Answer(status=201, headers={"ETag": f'"{hash(asked.body):x}"'}, body=b"")
         if asked.method not in ("GET", "HEAD"):
             return Answer(status=405, headers={}, body=b"")
         if content is None:

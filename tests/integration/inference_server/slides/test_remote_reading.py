@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -129,11 +130,11 @@ async def test_opening_a_slide_reads_its_directory_wherever_it_lies(store: tuple
 
 async def test_a_store_that_goes_away_is_no_damage(tmp_path: Path) -> None:
     write_svs(tmp_path / "slide.svs", paint(700, 500, tissue=(50, 50, 650, 450)))
-    with range_server(tmp_path) as server:
+    with contextlib.ExitStack() as running:
+        server = running.enter_context(range_server(tmp_path))
         storage = Storage(read_roots=(server.url,), write_roots=(), allow_http=True)
         async with open_slide(storage, f"{server.url}/slide.svs", SlideLimits(), Staging(storage, most_bytes=0)) as reader:
-            (tmp_path / "slide.svs").unlink()
-            server.forget()
+            running.close()
             with pytest.raises(Unavailable, match=r"storage failed while .*slide.svs was read"):
                 await asyncio.wait_for(reader.read_tiles(0, [(0, 0), (1, 1)]), 60)
 

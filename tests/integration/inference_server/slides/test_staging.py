@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from inference_server.errors import InvalidSlide, Unavailable
+from inference_server.errors import ContentChanged, InvalidSlide
 from inference_server.storage.storage import Storage
 from inference_server.storage.stored import StoredObject
 from inference_server.tasks.slides.readers.files import files_of
@@ -227,7 +227,7 @@ async def test_who_opens_a_slide_is_told_that_its_copy_moves(storage: Storage, t
     assert ["copied"] == told
 
 
-async def test_a_store_that_fails_says_so_to_all_who_wait_and_is_asked_again(tmp_path: Path) -> None:
+async def test_a_copy_that_fails_says_so_to_all_who_wait_and_is_made_again(tmp_path: Path) -> None:
     folder = tmp_path / "store"
     place(folder / "d.ndpi", 4)
     with range_server(folder) as server:
@@ -242,8 +242,8 @@ async def test_a_store_that_fails_says_so_to_all_who_wait_and_is_asked_again(tmp
                 return path.stat().st_size
 
         for failed in await asyncio.gather(opened(), opened(), return_exceptions=True):
-            assert isinstance(failed, Unavailable)
-            assert "d.ndpi was copied" in str(failed)
+            assert isinstance(failed, ContentChanged)
+            assert "d.ndpi was replaced or removed" in str(failed)
         (folder / "gone.ndpi").rename(folder / "d.ndpi")
         assert SIZE + 4 == await opened()
 
