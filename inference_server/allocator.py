@@ -37,8 +37,8 @@ class Kept:
 
 # The pixels of a call among them.
 KEPT_FOR_SLIDES = Kept(block_bytes=2**22, most_bytes=2**25)
-# What is summed up and written of a slide comes a few rows at a time; of numbers of nuclei there are megabytes in one row.
-KEPT_FOR_FINDINGS = Kept(block_bytes=2**23, most_bytes=2**23)
+# What is summed up and written of a slide comes a few rows at a time.
+KEPT_FOR_FINDINGS = Kept(block_bytes=2**22, most_bytes=2**23)
 # Pages, and what the detector takes and answers. One page follows another: giving back between them would cost as much as it saves.
 KEPT_FOR_DOCUMENTS = Kept(block_bytes=2**24, most_bytes=2**24, idle_seconds=10.0)
 # Large requests and answers: each is in a block of its own several times, as bytes, as tensors, and as what an engine answers.
