@@ -22,7 +22,8 @@ _OME_SIZE = re.compile(r"""\bPhysicalSize([XY])\s*=\s*["']([0-9.eE+-]+)["']""")
 _OME_UNIT = re.compile(r"""\bPhysicalSize([XY])Unit\s*=\s*["']([^"']+)["']""")
 # ImageJ tells its unit of length in the description, µ as Java writes it: `unit=\\u00B5m`.
 _IMAGEJ, _CENTIMETRE = "ImageJ=", 1e4
-_IMAGEJ_UNIT = re.compile(r"^(y?unit)=(.*?)\s*$", re.MULTILINE)
+# What follows a unit on its line is cut off afterwards: an expression that did would take minutes of a line of spaces.
+_IMAGEJ_UNIT = re.compile(r"^(y?unit)=(.*)$", re.MULTILINE)
 _IMAGEJ_MICROMETRES = {"µm": 1.0, "um": 1.0, "µ": 1.0, "micron": 1.0, "microns": 1.0, "nm": 1e-3, "mm": 1e3, "m": 1e6}
 _OME_MICROMETRES = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "in": 25400.0, "Å": 1e-4}
 
@@ -68,7 +69,8 @@ def from_imagej(
 
     Nor an inch or a centimetre, which the tags tell too. `tagged`: micrometres of the unit that these tell.
     """
-    units = dict(_IMAGEJ_UNIT.findall(description)) if description.startswith(_IMAGEJ) else {}
+    found = _IMAGEJ_UNIT.findall(description) if description.startswith(_IMAGEJ) else []
+    units = {name: unit.rstrip() for name, unit in found}
     unit = _imagej_micrometres(units.get("unit", ""))
     # As ImageJ has it: the tags are by the centimetre, and what they come to is told in micrometres.
     if unit is None or (units["unit"] == "um" and tagged == _CENTIMETRE):

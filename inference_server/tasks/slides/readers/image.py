@@ -21,6 +21,7 @@ from inference_server.tasks.slides.readers import ome
 from inference_server.tasks.slides.readers.port import CONVERT
 from inference_server.tasks.slides.readers.regions import WHITE
 from inference_server.tasks.slides.readers.stacks import refuse_stacks
+from inference_server.tasks.slides.readers.tiff_directories import MACRO, MASK
 from inference_server.tasks.slides.values import Level, Pixels, Position, SlideFacts, SlideLimits
 
 _BLOCK = 512
@@ -29,7 +30,7 @@ _FORMATS = ("TIFF", "PNG", "JPEG")
 _MOST_FRAMES = 20
 # Pillow raises each of them for damaged files, and for ways to store them that it does not know.
 _FAILURES = (OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, ArithmeticError, struct.error)
-_RESOLUTION_UNIT, _X_RESOLUTION, _Y_RESOLUTION, _DESCRIPTION = 296, 282, 283, 270
+_RESOLUTION_UNIT, _X_RESOLUTION, _Y_RESOLUTION, _DESCRIPTION, _NEW_SUBFILE_TYPE = 296, 282, 283, 270, 254
 # As far as it is searched, which takes seconds of megabytes.
 _MOST_DESCRIPTION = 2**18
 _TIFF_UNIT_MICROMETRES = {2: 25400.0, 3: 10000.0}
@@ -169,7 +170,7 @@ def _check_others(name: str, image: Image.Image) -> None:
 
 
 def _others(image: Image.Image) -> list[tuple[tuple[int, int], str]]:
-    """Size and mode of the images after the first, as far as they are looked at."""
+    """Size and mode of the images after the first, as far as they are looked at, but of what is told to be a mask or a macro image."""
     found = []
     # Pillow adds what others tell, such as their colour profile.
     of_first = dict(image.info)
@@ -177,7 +178,8 @@ def _others(image: Image.Image) -> list[tuple[tuple[int, int], str]]:
     with contextlib.suppress(*_FAILURES):
         for number in range(1, _MOST_FRAMES):
             image.seek(number)
-            found.append((image.size, image.mode))
+            if not int(image.getexif().get(_NEW_SUBFILE_TYPE, 0)) & (MASK | MACRO):
+                found.append((image.size, image.mode))
     image.seek(0)
     image.info = of_first
     return found

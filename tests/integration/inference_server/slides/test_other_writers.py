@@ -22,7 +22,7 @@ from PIL import Image
 from inference_server.errors import InvalidSlide
 from inference_server.storage.storage import Storage
 from inference_server.tasks.slides.readers.opening import open_slide
-from inference_server.tasks.slides.readers.port import SlideReader
+from inference_server.tasks.slides.readers.port import RECODE, SlideReader
 from inference_server.tasks.slides.readers.regions import Regions
 from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.values import SlideFacts, SlideLimits
@@ -146,6 +146,16 @@ async def test_a_compression_is_told_by_its_name_and_by_a_command_that_mends_it(
     await asyncio.to_thread(subprocess.run, [sys.executable, *shlex.split(command)[1:]], cwd=tmp_path, check=True)
     np.testing.assert_array_equal(PICTURE, await whole(tmp_path / "out.tif"))
     assert 0.5 == (await facts_of(tmp_path / "out.tif")).mpp_x
+
+
+@pytest.mark.parametrize("opacity", ["assocalpha", "unassalpha", "unspecified"])
+async def test_the_command_that_mends_a_compression_keeps_the_kind_of_opacity(tmp_path: Path, opacity: str) -> None:
+    """By which colours are mixed with white, or have been."""
+    see_through = np.dstack([PICTURE // 2, np.full_like(GREY, 128)])
+    tifffile.imwrite(tmp_path / "in.tif", see_through, photometric="rgb", extrasamples=[opacity], **TILED)
+    command = RECODE[RECODE.index("python -c ") :]
+    await asyncio.to_thread(subprocess.run, [sys.executable, *shlex.split(command)[1:]], cwd=tmp_path, check=True)
+    np.testing.assert_array_equal(await whole(tmp_path / "in.tif"), await whole(tmp_path / "out.tif"))
 
 
 async def test_jpeg_2000_whose_colours_the_file_does_not_tell_is_refused(tmp_path: Path) -> None:
