@@ -9,21 +9,12 @@ import pytest
 import tifffile
 
 from inference_server.errors import InvalidSlide
-from inference_server.storage.storage import Storage
-from inference_server.tasks.slides.readers.opening import open_slide
-from inference_server.tasks.slides.readers.staging import Staging
-from inference_server.tasks.slides.values import SlideFacts, SlideLimits
+from tests.support.slides.opened_slides import facts_of
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8)
 STACK = np.stack([PICTURE, PICTURE[::-1], PICTURE[:, ::-1]])
 Mpp = tuple[float | None, float | None]
 NONE = (None, None)
-
-
-async def facts_of(path: Path) -> SlideFacts:
-    storage = Storage(read_roots=(str(path.parent),), write_roots=())
-    async with open_slide(storage, str(path), SlideLimits(), Staging(storage, most_bytes=1 << 30)) as reader:
-        return reader.facts
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
 import lzma
 import shlex
@@ -20,12 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from inference_server.errors import InvalidSlide
-from inference_server.storage.storage import Storage
-from inference_server.tasks.slides.readers.opening import open_slide
-from inference_server.tasks.slides.readers.port import RECODE, SlideReader
-from inference_server.tasks.slides.readers.regions import Regions
-from inference_server.tasks.slides.readers.staging import Staging
-from inference_server.tasks.slides.values import SlideFacts, SlideLimits
+from inference_server.tasks.slides.readers.port import RECODE
+from tests.support.slides.opened_slides import facts_of, whole
 from tests.support.slides.painted import paint, scattered, tiles_of, write_jpeg2000_svs, write_tiff
 
 Pixels = NDArray[np.uint8]
@@ -34,23 +29,6 @@ PICTURE = paint(500, 300, tissue=TISSUE, nuclei=scattered(40, within=TISSUE, apa
 GREY = np.ascontiguousarray(PICTURE[..., 1])
 TILED = {"tile": (256, 256), "metadata": None}
 LONG, SHORT = 4, 3
-
-
-def opened(path: Path) -> contextlib.AbstractAsyncContextManager[SlideReader]:
-    storage = Storage(read_roots=(str(path.parent),), write_roots=())
-    return open_slide(storage, str(path), SlideLimits(), Staging(storage, most_bytes=1 << 30))
-
-
-async def facts_of(path: Path) -> SlideFacts:
-    async with opened(path) as reader:
-        return reader.facts
-
-
-async def whole(path: Path) -> Pixels:
-    """All of level 0."""
-    async with opened(path) as reader:
-        level = reader.facts.levels[0]
-        return await Regions(reader, cache_bytes=0, most_unreadable=0.0).read(0, 0, 0, level.width, level.height)
 
 
 @pytest.mark.parametrize("compression", [1, 8])
