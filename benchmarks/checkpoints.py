@@ -35,6 +35,7 @@ from inference_server.scheduler.registry import ServingModels
 from inference_server.storage.storage import Storage
 from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, Checkpoint
+from inference_server.threads import keep_opencv_single
 from scripts.demo_inputs import write_slide
 
 MOST_COST = 1.1
@@ -125,6 +126,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         # As the server does.
         prepare_process()
+        keep_opencv_single()
         met = uvloop.run(measure(Path(name), given.rounds, given.size))
     return 0 if met or not given.check else 1
 

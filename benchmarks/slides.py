@@ -44,6 +44,7 @@ from inference_server.engine.selection.selector import EngineSelector
 from inference_server.models.repository import ModelRepository
 from inference_server.scheduler.registry import ServingModels
 from inference_server.storage.storage import Storage
+from inference_server.threads import keep_opencv_single
 from tests.support.slides.range_server import RangeServer, range_server
 
 PARTS: dict[str, Callable[[Bench], Awaitable[None]]] = {
@@ -97,6 +98,7 @@ def main() -> int:
             os.environ.update(server.s3_environment)
             # As the server does.
             prepare_process()
+            keep_opencv_single()
             rows = uvloop.run(measure(folder, server, given.parts, own=given.slide is not None))
     told = Table("what", "measured", "bar", "", title=f"Slides; load of the machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     for row in rows.told:

@@ -93,8 +93,12 @@ def result_store(settings: Settings) -> ResultStore:
     """Where results go. Raises `ConfigurationError`."""
     from bridge.results import ResultStore
 
-    # An endpoint that is named without TLS, such as a local MinIO, is meant so.
-    return ResultStore(settings.results, allow_http=settings.aws_endpoint.startswith("http://"))
+    return ResultStore(settings.results, allow_http=_has_no_tls(settings))
+
+
+def _has_no_tls(settings: Settings) -> bool:
+    """Whether S3 is to be asked without it: an endpoint that is named so, such as a local MinIO, is meant so."""
+    return settings.aws_endpoint.startswith("http://")
 
 
 async def has_failed(store: Store, job_key: str) -> bool:
@@ -202,7 +206,7 @@ def _slide_platform(settings: Settings, slides: SlideHandler, aws: Aws) -> Syste
         return Systems()
     bucket = ResultStore(
         f"s3://{settings.wsi_bucket}",
-        allow_http=settings.aws_endpoint.startswith("http://"),
+        allow_http=_has_no_tls(settings),
         s3=object_options(settings),
         s3_credentials=aws.credentials if settings.aws_role_arn else None,
     )

@@ -22,6 +22,7 @@ from inference_server.tasks.builtin import builtin_facts
 from inference_server.tasks.labs.catalogue.importing import DEFAULT_MODEL
 from inference_server.tasks.labs.classifier import LabClassifier
 from inference_server.tasks.labs.limits import Limits as LabLimits
+from inference_server.threads import keep_opencv_single
 
 if TYPE_CHECKING:
     from inference_server.tasks.documents.reader import DocumentReader
@@ -81,6 +82,7 @@ def _slides(settings: Settings, models: ServingModels, storage: Storage, memory:
     # The first job that needs one would fail by it, perhaps long after it was put there.
     for name, reason in wrong(settings.models).items():
         _log.warning("manifest_refused", analysis=name, reason=reason)
+    keep_opencv_single()
     limits = SlideLimits(
         most_slide_pixels=settings.max_slide_pixels,
         most_image_pixels=settings.max_image_pixels,
@@ -129,14 +131,11 @@ def document_reader(
 
     `ended` is told why a process for PDFs ended.
     """
-    import cv2
-
     from inference_server.tasks.documents.pdf.processes import PdfProcesses
     from inference_server.tasks.documents.reader import DocumentReader
     from inference_server.tasks.documents.values import Limits as DocumentLimits
 
-    # Pages are worked on side by side: threads of OpenCV's own would take the cores from each other, and wait for work in loops.
-    cv2.setNumThreads(1)
+    keep_opencv_single()
     limits = DocumentLimits(
         most_bytes=settings.max_document_bytes,
         most_pages=settings.max_document_pages,

@@ -34,6 +34,16 @@ def usable_cores(*, cgroup: Path = Path("/sys/fs/cgroup")) -> int:
         return cores
 
 
+def keep_opencv_single() -> None:
+    """Have OpenCV compute on its caller's thread, in the whole process.
+
+    What calls it works side by side already: threads of OpenCV's own would take the cores from that, and wait for work in loops.
+    """
+    import cv2
+
+    cv2.setNumThreads(1)
+
+
 def side_by_side(here: Callable[[], S], beside: Callable[[], T]) -> tuple[S, T]:
     """What two works make, which spend their time in code that lets another thread go on.
 

@@ -46,9 +46,9 @@ def reason(error: Exception) -> str:
     status = _STATUS.search(text)
     if not status:
         return type(error).__name__
-    if are_keys_refused(error):
-        return f"HTTP {status[1]} {_code(error)}: renew the server's credentials, or set its clock"
     code = _code(error)
+    if code in _KEYS:
+        return f"HTTP {status[1]} {code}: renew the server's credentials, or set its clock"
     return f"HTTP {status[1]} {code}" if code else f"HTTP {status[1]}{_OFTEN_MEANS.get(int(status[1]), '')}"
 
 

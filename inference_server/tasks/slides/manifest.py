@@ -248,9 +248,7 @@ def read(models: Path, name: str) -> Manifest:
         content = _content(models, name).removeprefix(codecs.BOM_UTF8)
         return _kind(name, content).model_validate_json(content)
     except ValidationError as error:
-        raise ConfigurationError(
-            f"{name}/{FILE} is wrong: {'; '.join(map(_told, error.errors()))}. docs/slides/models.md tells each key."
-        ) from error
+        raise _wrong(name, "; ".join(map(_told, error.errors()))) from error
     except OSError as error:
         raise ConfigurationError(f"{name}/{FILE} cannot be read ({type(error).__name__}). Check its permissions.") from error
 
@@ -273,6 +271,10 @@ def read_as(kind: type[_Kind], models: Path, name: str, *, used_by: str) -> _Kin
         wanted = next(key for key, each in _KINDS.items() if each is kind)
         raise ConfigurationError(f"{used_by} needs {name} to be a model of kind {wanted}; its {FILE} says another. Name another model.")
     return found
+
+
+def _wrong(name: str, what: str) -> ConfigurationError:
+    return ConfigurationError(f"{name}/{FILE} is wrong: {what}. docs/slides/models.md tells each key.")
 
 
 def _told(fault: ErrorDetails) -> str:
@@ -299,7 +301,5 @@ def _kind(name: str, content: bytes) -> type[Manifest]:
         return TileClassifierManifest
     kind = told.get("kind", "classifier") if isinstance(told, dict) else "classifier"
     if not isinstance(kind, str) or kind not in _KINDS:
-        raise ConfigurationError(
-            f"{name}/{FILE} is wrong: kind: {kind!r}; there are {', '.join(_KINDS)}. docs/slides/models.md tells each key."
-        )
+        raise _wrong(name, f"kind: {kind!r}; there are {', '.join(_KINDS)}")
     return _KINDS[kind]

@@ -9,6 +9,8 @@ import re
 from inference_server.errors import InvalidInput, InvalidSlide
 from inference_server.tasks.slides.values import SlideFacts
 
+# In micrometres.
+INCH, CENTIMETRE = 25400.0, 1e4
 # Beyond this a "resolution" is that of a printed page (72 dpi are 353 µm), not of a scanner.
 _MOST_MPP = 100.0
 # A density in pixels per inch or centimetre is a printer's beyond this (300 dpi are 85 µm, 1,200 dpi 21): programs that export pictures
@@ -21,10 +23,11 @@ _MOST_ENLARGEMENT = 4.0
 _OME_SIZE = re.compile(r"""\bPhysicalSize([XY])\s*=\s*["']([0-9.eE+-]+)["']""")
 _OME_UNIT = re.compile(r"""\bPhysicalSize([XY])Unit\s*=\s*["']([^"']+)["']""")
 # ImageJ tells its unit of length in the description, µ as Java writes it: `unit=\\u00B5m`.
-_IMAGEJ, _CENTIMETRE = "ImageJ=", 1e4
-_IMAGEJ_UNIT = re.compile(r"^(y?unit)=(.*?)\s*$", re.MULTILINE)
+_IMAGEJ = "ImageJ="
+# What follows a unit on its line is cut off afterwards: an expression that did would take minutes of a line of spaces.
+_IMAGEJ_UNIT = re.compile(r"^(y?unit)=(.*)$", re.MULTILINE)
 _IMAGEJ_MICROMETRES = {"µm": 1.0, "um": 1.0, "µ": 1.0, "micron": 1.0, "microns": 1.0, "nm": 1e-3, "mm": 1e3, "m": 1e6}
-_OME_MICROMETRES = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "in": 25400.0, "Å": 1e-4}
+_OME_MICROMETRES = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": CENTIMETRE, "m": 1e6, "in": INCH, "Å": 1e-4}
 
 
 def sane(mpp: float | None) -> float | None:
@@ -68,10 +71,11 @@ def from_imagej(
 
     Nor an inch or a centimetre, which the tags tell too. `tagged`: micrometres of the unit that these tell.
     """
-    units = dict(_IMAGEJ_UNIT.findall(description)) if description.startswith(_IMAGEJ) else {}
+    found = _IMAGEJ_UNIT.findall(description) if description.startswith(_IMAGEJ) else []
+    units = {name: unit.rstrip() for name, unit in found}
     unit = _imagej_micrometres(units.get("unit", ""))
     # As ImageJ has it: the tags are by the centimetre, and what they come to is told in micrometres.
-    if unit is None or (units["unit"] == "um" and tagged == _CENTIMETRE):
+    if unit is None or (units["unit"] == "um" and tagged == CENTIMETRE):
         return None
     unit_y = _imagej_micrometres(units["yunit"]) if "yunit" in units else unit
     pairs = ((unit, per_unit_x), (unit_y, per_unit_y))

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,7 @@ def _points(ids: str, number: int, points: Points, offset: tuple[float, float]) 
         _measurements(list(points.measurements), values.T),
         "}}}",
     )
-    return count, without_gaps(_side_by_side(count, parts))
+    return count, without_gaps(_side_by_side((count,), parts))
 
 
 def _polygons(ids: str, number: int, shapes: Sequence[Shape], offset: tuple[float, float]) -> tuple[int, bytes]:
@@ -117,11 +118,14 @@ def _measurements(names: Sequence[str], values: NDArray[np.float64]) -> Text:
     """The measurements of features × names, a feature's in one field."""
     named = fields([f"{',' if index else ''}{_compact(name)}:" for index, name in enumerate(names)])
     numbers = json_numbers(values)
-    shape = (*values.shape, named.shape[-1])
-    return np.concatenate([np.broadcast_to(named, shape), numbers], axis=-1).reshape(len(values), -1)
+    return _side_by_side(values.shape, (named, numbers)).reshape(len(values), -1)
 
 
-def _side_by_side(rows: int, parts: Sequence[str | Text]) -> Text:
-    """In one field for each row: texts that all rows have, and those of each."""
+def _side_by_side(shape: tuple[int, ...], parts: Sequence[str | Text]) -> Text:
+    """In one field for each of so many: texts that all have, and those of each."""
     columns = [fields([part]) if isinstance(part, str) else part for part in parts]
-    return np.concatenate([np.broadcast_to(column, (rows, column.shape[-1])) for column in columns], axis=-1)
+    ends = list(accumulate(column.shape[-1] for column in columns))
+    text = np.empty((*shape, ends[-1]), np.uint8)
+    for column, end in zip(columns, ends, strict=True):
+        text[..., end - column.shape[-1] : end] = column
+    return text

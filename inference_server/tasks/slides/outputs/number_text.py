@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 # UTF-8 with gaps: any shape, and at last the width of a field.
 Text = NDArray[np.uint8]
+# Fields that are looked at in one row.
+_ROWS = 64
 # Digits that are looked up at once.
 _GROUP = 4
 _GROUPED = 10**_GROUP
@@ -88,11 +90,20 @@ def _plain(scaled: NDArray[np.int64], decimals: int) -> Text:
         told = _exponents(power)[scaled[small]]
         text[small, : told.shape[1]] = told
     # What is a gap in all of them costs most of the time that taking gaps out does.
-    return text[..., np.bitwise_or.reduce(text.reshape(-1, text.shape[-1]), axis=0) > 0]
+    return text[..., _used(text.reshape(-1, text.shape[-1]))]
 
 
 def _put(text: Text, start: int, kind: NDArray[np.int64], group: NDArray[np.int64]) -> None:
-    text[..., start : start + _GROUP] = _groups()[kind * _GROUPED + group].view(np.uint8).reshape(*group.shape, _GROUP)
+    # Four characters at once, wherever they lie.
+    text[..., start : start + _GROUP].view(np.uint32)[..., 0] = _groups()[kind * _GROUPED + group]
+
+
+def _used(fields: Text) -> NDArray[np.bool_]:
+    """Which places of some fields hold a character in any. Rows are short, and looked at many in one: a tenth of the time."""
+    width, whole = fields.shape[1], len(fields) // _ROWS * _ROWS
+    together = np.bitwise_or.reduce(fields[:whole].reshape(-1, _ROWS * width), axis=0).reshape(_ROWS, width)
+    used: NDArray[np.bool_] = np.bitwise_or.reduce(np.concatenate([together, fields[whole:]]), axis=0) > 0
+    return used
 
 
 @cache

@@ -17,13 +17,12 @@ import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
 
+from inference_server.tasks.slides import resolution
 from inference_server.tasks.slides.findings import Heat, LabelMap
 from inference_server.tasks.slides.tissue.cells import stripes
 
 MASK_FILE = "mask.ome.tiff"
 MEDIA_TYPE = "image/tiff"
-# In µm.
-_CENTIMETRE = 10_000
 _EDGE = 512
 # Of which the sides of TIFF's tiles are multiples.
 _STEP = 16
@@ -219,7 +218,7 @@ def _write(path: Path, pyramid: _Pyramid) -> None:
     from tifffile import TiffWriter
 
     big = sum(rows * columns for rows, columns in pyramid.shapes) * pyramid.dtype.itemsize > _BIG_BYTES
-    density = [_CENTIMETRE / side for side in pyramid.pixel]
+    density = [resolution.CENTIMETRE / side for side in pyramid.pixel]
     with TiffWriter(path, bigtiff=big, byteorder="<") as file:
         for level, shape in enumerate(pyramid.shapes):
             file.write(

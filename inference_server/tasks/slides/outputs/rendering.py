@@ -100,15 +100,18 @@ def _resized(
     `size`: columns and rows; `box`: the part that is shown, in cells.
     """
     left, top, right, bottom = box
-    lines = np.empty((heat.values.shape[0], size[0], 4), np.uint8)
+    lines = np.zeros((heat.values.shape[0], size[0], 4), np.uint8)
     for rows in stripes(len(lines), _ROWS):
-        stripe = _picture(_colours(heat, rows, strength))
-        lines[rows] = np.asarray(stripe.resize((size[0], stripe.height), resample, box=(left, 0, right, stripe.height)))
-    found = np.empty((size[1], size[0], 4), np.uint8)
+        # Of what shows nothing, as much of a slide does, nothing is made.
+        if (colours := _colours(heat, rows, strength)).any():
+            stripe = _picture(colours)
+            lines[rows] = np.asarray(stripe.resize((size[0], stripe.height), resample, box=(left, 0, right, stripe.height)))
+    found = np.zeros((size[1], size[0], 4), np.uint8)
     for start in range(0, size[0], _COLUMNS):
         columns = slice(start, start + _COLUMNS)
-        part = _picture(np.ascontiguousarray(lines[:, columns]))
-        found[:, columns] = np.asarray(part.resize((part.width, size[1]), resample, box=(0, top, part.width, bottom)))
+        if (colours := lines[:, columns]).any():
+            part = _picture(np.ascontiguousarray(colours))
+            found[:, columns] = np.asarray(part.resize((part.width, size[1]), resample, box=(0, top, part.width, bottom)))
     return found
 
 

@@ -21,6 +21,7 @@ from inference_server.tasks.slides.readers import ome
 from inference_server.tasks.slides.readers.port import CONVERT
 from inference_server.tasks.slides.readers.regions import WHITE
 from inference_server.tasks.slides.readers.stacks import refuse_stacks
+from inference_server.tasks.slides.readers.tiff_directories import MACRO, MASK
 from inference_server.tasks.slides.values import Level, Pixels, Position, SlideFacts, SlideLimits
 
 _BLOCK = 512
@@ -29,10 +30,10 @@ _FORMATS = ("TIFF", "PNG", "JPEG")
 _MOST_FRAMES = 20
 # Pillow raises each of them for damaged files, and for ways to store them that it does not know.
 _FAILURES = (OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, ArithmeticError, struct.error)
-_RESOLUTION_UNIT, _X_RESOLUTION, _Y_RESOLUTION, _DESCRIPTION = 296, 282, 283, 270
+_RESOLUTION_UNIT, _X_RESOLUTION, _Y_RESOLUTION, _DESCRIPTION, _NEW_SUBFILE_TYPE = 296, 282, 283, 270, 254
 # As far as it is searched, which takes seconds of megabytes.
 _MOST_DESCRIPTION = 2**18
-_TIFF_UNIT_MICROMETRES = {2: 25400.0, 3: 10000.0}
+_TIFF_UNIT_MICROMETRES = {2: resolution.INCH, 3: resolution.CENTIMETRE}
 _COLOUR_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "YCbCr"})
 _GREY_MODES = frozenset({"1", "L"})
 # What brings back the pixels as they are stored, by the orientation by which Pillow turned them.
@@ -58,6 +59,15 @@ class _Bound:
     # What is too large has so many pixels, why that is too many, and how to mend it; at most so many pixels are taken.
     too_large: str
     damaged: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Told:
+    """What the description of a TIFF's first image says; empty of other files."""
+
+    description: str
+    # Attributes of the image's pixels, where there is OME-XML.
+    pixels: str
 
 
 def _of_slide(limits: SlideLimits) -> _Bound:
@@ -137,8 +147,10 @@ def _decode(name: str, source: Path | io.BytesIO, bound: _Bound) -> tuple[Pixels
         # `Image.open` reads headers only; its own bound on pixels is looser than ours.
         with warnings.catch_warnings(), Image.open(source, formats=_FORMATS) as image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            _check(name, image, bound)
-            mpp = _resolution(name, image)
+            _check_size(name, image, bound)
+            told = _told(name, image)
+            _check(name, image, told)
+            mpp = _resolution(image, told)
             return np.ascontiguousarray(_on_white(_as_stored(image))), mpp, image.info.get("icc_profile") or b""
     except Image.DecompressionBombError as error:
         raise _too_large(name, "far more ", bound) from error
@@ -146,17 +158,20 @@ def _decode(name: str, source: Path | io.BytesIO, bound: _Bound) -> tuple[Pixels
         raise InvalidSlide(f"{name} cannot be decoded: {bound.damaged}") from error
 
 
-def _check(name: str, image: Image.Image, bound: _Bound) -> None:
+def _check_size(name: str, image: Image.Image, bound: _Bound) -> None:
     width, height = image.size
     if width * height > bound.most_pixels:
         raise _too_large(name, f"{width} × {height} ", bound)
+
+
+def _check(name: str, image: Image.Image, told: _Told) -> None:
     if image.format == "TIFF":
-        _check_others(name, image)
+        _check_others(name, image, told)
     if image.mode not in _COLOUR_MODES:
         raise InvalidSlide(f"{name} has pixels of kind {image.mode}; expected 8-bit RGB or grey, as brightfield slides have. Export it so.")
 
 
-def _check_others(name: str, image: Image.Image) -> None:
+def _check_others(name: str, image: Image.Image, told: _Told) -> None:
     """Raise `InvalidSlide` where the first image of a TIFF file is not all of the slide."""
     (width, height), others = image.size, _others(image)
     if larger := next((size for size, _ in others if size[0] * size[1] > width * height), None):
@@ -165,11 +180,11 @@ def _check_others(name: str, image: Image.Image) -> None:
             "the first is read of images without tiles, and this one may be a label or a macro image. Export the slide alone."
         )
     alike, samples = 1 + others.count((image.size, image.mode)), 1 if image.mode in _GREY_MODES else 3
-    refuse_stacks(name, _description(image), alike=alike, samples=samples, told=_told_by_ome(name, image))
+    refuse_stacks(name, told.description, alike=alike, samples=samples, told=told.pixels)
 
 
 def _others(image: Image.Image) -> list[tuple[tuple[int, int], str]]:
-    """Size and mode of the images after the first, as far as they are looked at."""
+    """Size and mode of the images after the first, as far as they are looked at, but of what is told to be a mask or a macro image."""
     found = []
     # Pillow adds what others tell, such as their colour profile.
     of_first = dict(image.info)
@@ -177,7 +192,8 @@ def _others(image: Image.Image) -> list[tuple[tuple[int, int], str]]:
     with contextlib.suppress(*_FAILURES):
         for number in range(1, _MOST_FRAMES):
             image.seek(number)
-            found.append((image.size, image.mode))
+            if not int(image.getexif().get(_NEW_SUBFILE_TYPE, 0)) & (MASK | MACRO):
+                found.append((image.size, image.mode))
     image.seek(0)
     image.info = of_first
     return found
@@ -202,26 +218,22 @@ def _on_white(image: Image.Image) -> Pixels:
     return np.asarray(image.convert("RGB"))
 
 
-def _resolution(name: str, image: Image.Image) -> tuple[float | None, float | None]:
+def _resolution(image: Image.Image, told: _Told) -> tuple[float | None, float | None]:
     if image.format != "TIFF":
         dots = image.info.get("dpi", (None, None))
-        return resolution.sane_pair(*(resolution.from_density(float(each) if each else None, 25400.0) for each in dots))
+        return resolution.sane_pair(*(resolution.from_density(float(each) if each else None, resolution.INCH) for each in dots))
     tags = image.getexif()
     unit = _TIFF_UNIT_MICROMETRES.get(int(tags.get(_RESOLUTION_UNIT, 2)))
     across, down = (float(tags[tag]) if tag in tags else None for tag in (_X_RESOLUTION, _Y_RESOLUTION))
-    told = resolution.sane_pair(*resolution.from_ome(_told_by_ome(name, image)))
-    if told[0] is not None:
-        return told
-    by_imagej = resolution.from_imagej(_description(image), across, down, unit)
+    by_ome = resolution.sane_pair(*resolution.from_ome(told.pixels))
+    if by_ome[0] is not None:
+        return by_ome
+    by_imagej = resolution.from_imagej(told.description, across, down, unit)
     return by_imagej or resolution.sane_pair(resolution.from_density(across, unit), resolution.from_density(down, unit))
 
 
-def _description(image: Image.Image) -> str:
-    told = image.getexif().get(_DESCRIPTION, "")
+def _told(name: str, image: Image.Image) -> _Told:
+    found = image.getexif().get(_DESCRIPTION, "") if image.format == "TIFF" else ""
     # Pillow takes the bytes for Latin-1; OME's are UTF-8.
-    return told[:_MOST_DESCRIPTION].encode("latin-1", "replace").decode("utf-8", "replace") if isinstance(told, str) else ""
-
-
-def _told_by_ome(name: str, image: Image.Image) -> str:
-    """Attributes of the image's pixels, where there is OME-XML."""
-    return ome.image_told(_description(image), Path(name).name, image.size).pixels
+    text = found[:_MOST_DESCRIPTION].encode("latin-1", "replace").decode("utf-8", "replace") if isinstance(found, str) else ""
+    return _Told(description=text, pixels=ome.image_told(text, Path(name).name, image.size).pixels)

@@ -15,7 +15,7 @@ CONVERT = "Convert it to a tiled pyramid: vips tiffsave in.tif out.tif --tile --
 RECODE = (
     'Store it anew by tifffile with imagecodecs, which hold it in memory: python -c "import tifffile as t; '
     "p = t.TiffFile('in.tif').pages[0]; t.imwrite('out.tif', p.asarray(), bigtiff=True, tile=(256, 256), photometric=p.photometric, "
-    "compression='deflate', resolution=p.resolution, resolutionunit=p.resolutionunit)\""
+    "extrasamples=p.extrasamples, compression='deflate', resolution=p.resolution, resolutionunit=p.resolutionunit)\""
 )
 
 

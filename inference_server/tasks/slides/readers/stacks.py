@@ -15,7 +15,9 @@ _COUNTED = re.compile(r"^(images|channels|slices|frames)=([0-9]{1,9})\s*$", re.M
 def refuse_stacks(uri: str, description: str, *, alike: int, samples: int, told: str) -> None:
     """Raise `InvalidSlide` for one. `alike`: images as large as the slide and of its kind, itself one; `told`: of its pixels, by OME."""
     if told:
-        images, channels, focus, times = 1, ome.channels(told), *ome.planes(told)
+        # Of planes that are files of their own each file tells of all.
+        focus, times = ome.planes(told) if alike > 1 else (1, 1)
+        images, channels = 1, ome.channels(told)
     else:
         counted = {name: int(count) for name, count in _COUNTED.findall(description)} if description.startswith(_IMAGEJ) else {}
         focus, times = counted.get("slices", 1), counted.get("frames", 1)

@@ -26,16 +26,12 @@ from inference_server.tasks.slides.readers.regions import WHITE
 from inference_server.tasks.slides.readers.stacks import refuse_stacks
 from inference_server.tasks.slides.readers.tiff_checks import check_bounds, check_decodable, check_places
 from inference_server.tasks.slides.readers.tiff_directories import alike, levels_of, refuse_other_formats, refuse_without_tiles
-from inference_server.tasks.slides.readers.tiff_headers import (
-    ICC_PROFILE,
-    Places,
-    read_headers,
-)
+from inference_server.tasks.slides.readers.tiff_headers import ICC_PROFILE, Places, read_headers
 from inference_server.tasks.slides.readers.tiles import PANICS, Ranges, StoredLevel
 from inference_server.tasks.slides.values import Level, Pixels, Position, SlideFacts, SlideLimits
 from inference_server.threads import on_core, on_disk
 
-_UNIT_MICROMETRES = {ResolutionUnit.Inch: 25400.0, ResolutionUnit.Centimeter: 10000.0}
+_UNIT_MICROMETRES = {ResolutionUnit.Inch: resolution.INCH, ResolutionUnit.Centimeter: resolution.CENTIMETRE}
 
 
 class TiffReader:

@@ -9,7 +9,7 @@ from inference_server.tasks.slides.readers.port import NotThisReader
 from inference_server.tasks.slides.readers.tiff_headers import ARGOS_METADATA, XMP
 
 # NewSubfileType (TIFF 6.0) of what is no level: a mask, and Aperio's macro image. A level has 1, and 2 as a page of several.
-_MASK, _MACRO = 4, 8
+MASK, MACRO = 4, 8
 # Levels of one pyramid differ in proportion by rounding only: by a pixel, and what that does to small ones is added.
 _PROPORTION_TOLERANCE = 0.005
 
@@ -34,7 +34,7 @@ def levels_of(directories: list[Any]) -> Iterator[int]:
 
 def _differs(directory: Any, base: Any) -> bool:
     """Whether pixels are of another kind than those of level 0, as of a mask in grey, or a macro image or mask is told to be such."""
-    is_beside = (directory.new_subfile_type or 0) & (_MASK | _MACRO)
+    is_beside = (directory.new_subfile_type or 0) & (MASK | MACRO)
     return (
         bool(is_beside)
         or (directory.samples_per_pixel == 1) != (base.samples_per_pixel == 1)
@@ -43,10 +43,14 @@ def _differs(directory: Any, base: Any) -> bool:
 
 
 def alike(directories: list[Any]) -> int:
-    """How many images are as large as the first and of its kind of pixels, which is one of them."""
+    """How many images are as large as the first, in tiles as it is, and of its kind of pixels; it is one of them.
+
+    A thumbnail of a small slide may be as large, and is stored in strips.
+    """
     base = directories[0]
     size = base.image_width, base.image_height
-    return sum((each.image_width, each.image_height) == size and not _differs(each, base) for each in directories)
+    tiled = [each for each in directories if None not in (each.tile_width, each.tile_height)]
+    return sum((each.image_width, each.image_height) == size and not _differs(each, base) for each in tiled)
 
 
 def refuse_other_formats(uri: str, directories: list[Any]) -> None:

@@ -9,21 +9,12 @@ import pytest
 import tifffile
 
 from inference_server.errors import InvalidSlide
-from inference_server.storage.storage import Storage
-from inference_server.tasks.slides.readers.opening import open_slide
-from inference_server.tasks.slides.readers.staging import Staging
-from inference_server.tasks.slides.values import SlideFacts, SlideLimits
+from tests.support.slides.opened_slides import facts_of
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8)
 STACK = np.stack([PICTURE, PICTURE[::-1], PICTURE[:, ::-1]])
 Mpp = tuple[float | None, float | None]
 NONE = (None, None)
-
-
-async def facts_of(path: Path) -> SlideFacts:
-    storage = Storage(read_roots=(str(path.parent),), write_roots=())
-    async with open_slide(storage, str(path), SlideLimits(), Staging(storage, most_bytes=1 << 30)) as reader:
-        return reader.facts
 
 
 @pytest.mark.parametrize(
@@ -105,3 +96,46 @@ async def test_two_images_of_ome_that_are_as_large_are_no_stack(tmp_path: Path, 
         for each in (PICTURE, PICTURE[::-1]):
             file.write(each, photometric="rgb", **stored)
     assert (400, 300) == ((facts := await facts_of(path)).width, facts.height)
+
+
+async def test_a_line_of_spaces_after_a_unit_is_passed_over_in_no_time(tmp_path: Path) -> None:
+    """An expression that tries every place at which it may end takes minutes of it, and holds up all else: the test would not end."""
+    path = tmp_path / "picture.tif"
+    description = "ImageJ=1.53t\nunit=um" + " " * 200_000 + "x\nunit=micron   \n"
+    tags = {"resolution": (4, 4), "resolutionunit": 1, "description": description}
+    tifffile.imwrite(path, PICTURE, photometric="rgb", metadata=None, tile=(256, 256), **tags)
+    assert 0.25 == (await facts_of(path)).mpp_x
+
+
+@pytest.mark.parametrize("stored", [{}, {"tile": (256, 256)}], ids=["strips", "tiles"])
+async def test_a_plane_of_ome_that_is_a_file_of_its_own_is_no_stack(tmp_path: Path, stored: dict[str, tuple[int, int]]) -> None:
+    """As the refusal of a stack asks for it; each of such files tells of all planes."""
+    path, places = tmp_path / "plane1.ome.tif", ""
+    for number in range(3):
+        places += f'<TiffData FirstZ="{number}" IFD="0"><UUID FileName="plane{number}.ome.tif">urn:uuid:{number}</UUID></TiffData>'
+    pixels = f'<Pixels SizeX="400" SizeY="300" SizeZ="3" SizeC="3" SizeT="1" PhysicalSizeX="0.5">{places}</Pixels>'
+    description = f'<?xml version="1.0"?><OME UUID="urn:uuid:1"><Image>{pixels}</Image></OME>'
+    tifffile.imwrite(path, PICTURE, photometric="rgb", metadata=None, description=description, **stored)
+    assert (400, 0.5) == ((facts := await facts_of(path)).width, facts.mpp_x)
+
+
+async def test_a_thumbnail_that_is_as_large_as_a_small_slide_makes_no_stack_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "small.svs"
+    with tifffile.TiffWriter(path) as file:
+        file.write(PICTURE, photometric="rgb", metadata=None, tile=(256, 256), description="Aperio Image\r\n400x300 |MPP = 0.5")
+        file.write(PICTURE[::-1], photometric="rgb", metadata=None, description="Aperio Image\r\n400x300 -> 400x300 - ")
+    assert ("tiff", 1, 0.5) == ((facts := await facts_of(path)).reader, len(facts.levels), facts.mpp_x)
+
+
+@pytest.mark.parametrize("stored", [{}, {"tile": (256, 256)}], ids=["strips", "tiles"])
+@pytest.mark.parametrize("kind", [4, 8])
+async def test_what_is_told_to_be_a_mask_or_a_macro_image_makes_no_stack(
+    tmp_path: Path, stored: dict[str, tuple[int, int]], kind: int
+) -> None:
+    path = tmp_path / "slide.tif"
+    with tifffile.TiffWriter(path) as file:
+        for each in (PICTURE, PICTURE[::-1]):
+            file.write(each, photometric="rgb", metadata=None, subfiletype=2, **stored)
+    with tifffile.TiffFile(path, mode="r+b") as written:
+        written.pages[1].tags["NewSubfileType"].overwrite(kind)
+    assert 400 == (await facts_of(path)).width

@@ -12,11 +12,9 @@ import tifffile
 from numpy.typing import NDArray
 
 from inference_server.errors import InvalidSlide
-from inference_server.storage.storage import Storage
-from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.regions import Regions
-from inference_server.tasks.slides.readers.staging import Staging
-from inference_server.tasks.slides.values import SlideFacts, SlideLimits
+from inference_server.tasks.slides.values import SlideFacts
+from tests.support.slides.opened_slides import facts_of, open_at
 from tests.support.slides.painted import paint, scattered, write_jpeg_tiff
 
 WIDTH, HEIGHT = 1000, 700
@@ -30,14 +28,9 @@ def picture() -> NDArray[np.uint8]:
 
 async def opened(path: Path) -> tuple[SlideFacts, list[NDArray[np.uint8]]]:
     """What a slide is, and the pixels of its levels."""
-    storage = Storage(read_roots=(str(path.parent),), write_roots=())
-    async with open_slide(storage, str(path), SlideLimits(), Staging(storage, most_bytes=1 << 30)) as reader:
+    async with open_at(path) as reader:
         regions, levels = Regions(reader, cache_bytes=1 << 24, most_unreadable=0.0), enumerate(reader.facts.levels)
         return reader.facts, [await regions.read(number, 0, 0, level.width, level.height) for number, level in levels]
-
-
-async def facts_of(path: Path) -> SlideFacts:
-    return (await opened(path))[0]
 
 
 async def test_channels_that_ome_keeps_apart_are_refused(tmp_path: Path, picture: NDArray[np.uint8]) -> None:

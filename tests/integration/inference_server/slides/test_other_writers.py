@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
 import lzma
 import shlex
@@ -20,12 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from inference_server.errors import InvalidSlide
-from inference_server.storage.storage import Storage
-from inference_server.tasks.slides.readers.opening import open_slide
-from inference_server.tasks.slides.readers.port import SlideReader
-from inference_server.tasks.slides.readers.regions import Regions
-from inference_server.tasks.slides.readers.staging import Staging
-from inference_server.tasks.slides.values import SlideFacts, SlideLimits
+from inference_server.tasks.slides.readers.port import RECODE
+from tests.support.slides.opened_slides import facts_of, whole
 from tests.support.slides.painted import paint, scattered, tiles_of, write_jpeg2000_svs, write_tiff
 
 Pixels = NDArray[np.uint8]
@@ -34,23 +29,6 @@ PICTURE = paint(500, 300, tissue=TISSUE, nuclei=scattered(40, within=TISSUE, apa
 GREY = np.ascontiguousarray(PICTURE[..., 1])
 TILED = {"tile": (256, 256), "metadata": None}
 LONG, SHORT = 4, 3
-
-
-def opened(path: Path) -> contextlib.AbstractAsyncContextManager[SlideReader]:
-    storage = Storage(read_roots=(str(path.parent),), write_roots=())
-    return open_slide(storage, str(path), SlideLimits(), Staging(storage, most_bytes=1 << 30))
-
-
-async def facts_of(path: Path) -> SlideFacts:
-    async with opened(path) as reader:
-        return reader.facts
-
-
-async def whole(path: Path) -> Pixels:
-    """All of level 0."""
-    async with opened(path) as reader:
-        level = reader.facts.levels[0]
-        return await Regions(reader, cache_bytes=0, most_unreadable=0.0).read(0, 0, 0, level.width, level.height)
 
 
 @pytest.mark.parametrize("compression", [1, 8])
@@ -146,6 +124,16 @@ async def test_a_compression_is_told_by_its_name_and_by_a_command_that_mends_it(
     await asyncio.to_thread(subprocess.run, [sys.executable, *shlex.split(command)[1:]], cwd=tmp_path, check=True)
     np.testing.assert_array_equal(PICTURE, await whole(tmp_path / "out.tif"))
     assert 0.5 == (await facts_of(tmp_path / "out.tif")).mpp_x
+
+
+@pytest.mark.parametrize("opacity", ["assocalpha", "unassalpha", "unspecified"])
+async def test_the_command_that_mends_a_compression_keeps_the_kind_of_opacity(tmp_path: Path, opacity: str) -> None:
+    """By which colours are mixed with white, or have been."""
+    see_through = np.dstack([PICTURE // 2, np.full_like(GREY, 128)])
+    tifffile.imwrite(tmp_path / "in.tif", see_through, photometric="rgb", extrasamples=[opacity], **TILED)
+    command = RECODE[RECODE.index("python -c ") :]
+    await asyncio.to_thread(subprocess.run, [sys.executable, *shlex.split(command)[1:]], cwd=tmp_path, check=True)
+    np.testing.assert_array_equal(await whole(tmp_path / "in.tif"), await whole(tmp_path / "out.tif"))
 
 
 async def test_jpeg_2000_whose_colours_the_file_does_not_tell_is_refused(tmp_path: Path) -> None:

@@ -20,14 +20,11 @@ from PIL import Image
 
 from inference_server.errors import AccessDenied, InvalidSlide, NotFound
 from inference_server.storage.ranges import read_scattered
-from inference_server.storage.storage import Storage
 from inference_server.tasks.slides.readers import ome
-from inference_server.tasks.slides.readers.opening import open_slide
-from inference_server.tasks.slides.readers.port import SlideReader
 from inference_server.tasks.slides.readers.regions import Regions
-from inference_server.tasks.slides.readers.staging import Staging
-from inference_server.tasks.slides.values import SlideFacts, SlideLimits
+from inference_server.tasks.slides.values import SlideLimits
 from inference_server.threads import usable_cores
+from tests.support.slides.opened_slides import facts_of, open_at, whole
 from tests.support.slides.painted import (
     jpeg_tile,
     level_tags,
@@ -55,23 +52,6 @@ def picture() -> NDArray[np.uint8]:
 async def read(path: Path, x: int, y: int, width: int, height: int, *, level: int = 0) -> NDArray[np.uint8]:
     async with open_at(path) as reader:
         return await Regions(reader, cache_bytes=1 << 24, most_unreadable=0.1).read(level, x, y, width, height)
-
-
-async def facts_of(path: Path) -> SlideFacts:
-    async with open_at(path) as reader:
-        return reader.facts
-
-
-async def whole(path: Path) -> NDArray[np.uint8]:
-    """All of level 0."""
-    async with open_at(path) as reader:
-        level = reader.facts.levels[0]
-        return await Regions(reader, cache_bytes=0, most_unreadable=0.0).read(0, 0, 0, level.width, level.height)
-
-
-def open_at(path: Path, *, root: Path | None = None, limits: SlideLimits = LIMITS) -> contextlib.AbstractAsyncContextManager[SlideReader]:
-    storage = Storage(read_roots=(str(root or path.parent),), write_roots=())
-    return open_slide(storage, str(path), limits, Staging(storage, most_bytes=1 << 30))
 
 
 @pytest.mark.parametrize("rgb_components", [True, False], ids=["rgb", "ycbcr"])

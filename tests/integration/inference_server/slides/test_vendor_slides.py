@@ -23,13 +23,13 @@ from PIL import Image
 from inference_server.errors import InvalidInput, InvalidSlide
 from inference_server.storage.storage import Storage
 from inference_server.tasks.slides.readers.opening import open_slide
-from inference_server.tasks.slides.readers.port import SlideReader
 from inference_server.tasks.slides.readers.regions import Regions
 from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.values import SlideLimits
 from tests.support.inference_server.running_application import running_application
 from tests.support.slides.hamamatsu import write_ndpi, write_vms
 from tests.support.slides.mirax import write_mrxs
+from tests.support.slides.opened_slides import open_at
 from tests.support.slides.painted import paint, scattered
 from tests.support.slides.range_server import range_server
 from tests.support.slides.vendor_tiffs import Box, write_bif, write_philips, write_scn
@@ -45,11 +45,6 @@ NUCLEI = scattered(300, within=INNER, apart=25)
 @pytest.fixture(scope="module")
 def picture() -> Pixels:
     return paint(WIDTH, HEIGHT, tissue=INNER, nuclei=NUCLEI, noise=2)
-
-
-def open_at(path: Path) -> contextlib.AbstractAsyncContextManager[SlideReader]:
-    storage = Storage(read_roots=(str(path.parent),), write_roots=())
-    return open_slide(storage, str(path), SlideLimits(), Staging(storage, most_bytes=1 << 30))
 
 
 async def whole_level(path: Path, level: int) -> Pixels:
