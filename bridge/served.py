@@ -6,11 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bridge.errors import OverloadError
-from bridge.ledger.port import State
 from bridge.settings import Settings
 from bridge.settings_cards import load_card_worker
 from bridge.settings_consensus import ConsensusSettings, check_key, load_consensus
@@ -101,12 +99,6 @@ def _has_no_tls(settings: Settings) -> bool:
     return settings.aws_endpoint.startswith("http://")
 
 
-async def has_failed(store: Store, job_key: str) -> bool:
-    """Whether a job has ended without a result."""
-    known = await store.jobs.find(job_key)
-    return known is not None and known.key == job_key and known.state is State.FAILED
-
-
 @asynccontextmanager
 async def _inference_systems(settings: Settings, store: Store, tracer: Tracer | None) -> AsyncIterator[Sequence[Systems]]:
     """Connect to the inference server and set up what it does the work of. Raises `ConfigurationError`."""
@@ -120,8 +112,7 @@ async def _inference_systems(settings: Settings, store: Store, tracer: Tracer | 
     async with AsyncExitStack() as stack:
         aws = await stack.enter_async_context(open_aws(settings))
         client = await stack.enter_async_context(InferenceClient(settings.inference, trust=server_trust(settings), tracer=tracer))
-        failed = partial(has_failed, store)
-        slides = SlideHandler(client=client, results=results, shared_storage=settings.results_shared, has_failed=failed)
+        slides = SlideHandler(client=client, results=results, shared_storage=settings.results_shared, jobs=store.jobs)
         yield [
             _own_systems(settings, store, client, slides, results),
             _slide_platform(settings, slides, aws),

@@ -8,18 +8,19 @@ from typing import Any
 
 import structlog
 
-from bridge.errors import PermanentError, TransientError
+from bridge.errors import BridgeError, PermanentError, TransientError
 from bridge.inference.client import InferenceClient
 from bridge.inference.slides import Artifact, ArtifactChunk, SlideCheckpoint, SlideOptions, SlideProgress, SlideResult
 from bridge.job import Delivery, Job, Outcome, Units
+from bridge.ledger.port import Jobs
 from bridge.results import ResultFolder, ResultStore
 from bridge.systems import native
 from bridge.systems.port import Context
 from bridge.systems.received_artifacts import ReceivedArtifacts
 from bridge.systems.wsi import messages
-from bridge.systems.wsi.checkpoints import FolderOf, Found, SlideCheckpoints, cleared
+from bridge.systems.wsi.checkpoints import FolderOf, Found, SlideCheckpoints, saved_in, swept
 from bridge.systems.wsi.messages import SlideRequest
-from bridge.systems.wsi.shares import Brought, HasFailed, SharePlace, SharingPolicy, gathered, never_failed
+from bridge.systems.wsi.shares import Brought, SharePlace, SharingPolicy, gathered
 
 _log = structlog.get_logger()
 # Where each stage begins and ends; only tiles can be counted.
@@ -36,14 +37,14 @@ class SlideHandler:
         results: ResultStore,
         shared_storage: bool = True,
         sharing: SharingPolicy | None = None,
-        has_failed: HasFailed = never_failed,
+        jobs: Jobs | None = None,
     ) -> None:
         """`shared_storage`: the server writes the artifacts to the results' place itself; else they are streamed here and written here.
 
-        `has_failed`: asks the ledger of the job of a share.
+        `jobs`: tells which shares have ended without a word.
         """
         self._sharing = sharing or SharingPolicy()
-        self._has_failed = has_failed
+        self._jobs = jobs
         self._client = client
         self._results = results
         self._shared_storage = shared_storage
@@ -101,21 +102,18 @@ class SlideHandler:
         if checkpoints.finished is not None:
             return Outcome(succeeded=True, result=checkpoints.finished.result)
         if await place.done():
-            return _late(index)
+            return await self._late(job, index)
         folder = self._folders(job.key)(context.claim.fence)
         try:
             with ReceivedArtifacts() as received:
                 found = await self._analyze(job, context, folder, checkpoints, received)
         except PermanentError:
             # Nobody needs to wait for it; what it has saved counts, and is removed with that of the others.
-            await place.leave(index, Brought(job_key=job.key, runs=tuple(checkpoints.runs)))
+            if not await place.leave(index, Brought(job_key=job.key, runs=tuple(checkpoints.runs))):
+                await self._late(job, index)
             raise
-        if await place.done():
-            # Merged without it meanwhile: nobody else would remove its parts.
-            for fence, _ in checkpoints.runs:
-                await cleared(self._folders(job.key)(fence))
-            return _late(index)
-        await place.leave(index, Brought(job_key=job.key, runs=tuple(checkpoints.runs)))
+        if not await place.leave(index, Brought(job_key=job.key, runs=tuple(checkpoints.runs))):
+            return await self._late(job, index)
         kept = {
             "share": index,
             "merged_by": request.merged_by,
@@ -128,13 +126,35 @@ class SlideHandler:
         """Go on from what the shares saved, once they are there. Raises `NotYetError`."""
         place = SharePlace(self._results, job.key, request.shares)
         keys = messages.share_keys(job.key, request.shares)
-        brought = await gathered(place, keys, self._sharing, context, self._has_failed)
-        others = [(self._folders(each.job_key)(fence), parts) for each in brought for fence, parts in each.runs]
+        finished = "finished" in context.claim.checkpoint
+        others = [] if finished else await self._brought(place, keys, context)
         found = await self.analyze_into(self._folders(job.key), job, context, others=others)
-        for folder, _ in others:
-            await cleared(folder)
-        await place.close()
+        await self._close(place, keys)
         return native.completed(job, found.result)
+
+    async def _brought(self, place: SharePlace, keys: Sequence[str], context: Context) -> Sequence[tuple[ResultFolder, int]]:
+        """Folders of the shares' tries, with how many parts of each count. Raises `NotYetError`; as `ResultFolder` does."""
+        words = await gathered(place, keys, self._sharing, context, self._jobs)
+        brought = [
+            words[number] if number in words else Brought(job_key=key, runs=tuple(await saved_in(self._results.tries("slides", key))))
+            for number, key in enumerate(keys)
+        ]
+        return [(self._folders(each.job_key)(fence), parts) for each in brought for fence, parts in each.runs]
+
+    async def _close(self, place: SharePlace, keys: Sequence[str]) -> None:
+        """Say that the slide is done, then remove what the shares saved and said. What cannot be removed is in nobody's way."""
+        try:
+            await place.close()
+            for key in {*keys, *(word.job_key for word in (await place.found()).values())}:
+                await swept(self._results.tries("slides", key))
+            await place.clear()
+        except BridgeError as error:
+            _log.warning("shares_left_behind", reason=str(error))
+
+    async def _late(self, job: Job, index: int) -> Outcome:
+        """Of a share without which the slide is done: nobody else would remove what it has saved since."""
+        await swept(self._results.tries("slides", job.key))
+        return Outcome(succeeded=True, result={"share": index, "skipped": "the slide is done"})
 
     async def _analyze(
         self, job: Job, context: Context, folder: ResultFolder, checkpoints: SlideCheckpoints, received: ReceivedArtifacts
@@ -176,11 +196,6 @@ class SlideHandler:
             "size_bytes": artifact.size_bytes,
             "sha256": artifact.sha256,
         }
-
-
-def _late(index: int) -> Outcome:
-    """Of a share without which the slide is done."""
-    return Outcome(succeeded=True, result={"share": index, "skipped": "the slide is done"})
 
 
 def _share(event: SlideProgress) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,20 @@ from typing import Any
 import grpc.aio
 from lamina.v1 import slides_pb2_grpc
 
+from bridge.errors import TransientError
 from bridge.inference.client import InferenceClient
 from bridge.inference.policies import RetryPolicy
-from bridge.job import Delivery, Job
+from bridge.job import Delivery, Job, Write
+from bridge.ledger.port import JobRecord, Jobs, State
 from bridge.results import ResultStore
+from bridge.sources.local import LocalSource
+from bridge.steps import Observers
+from bridge.store import Store
+from bridge.systems.port import Handler
 from bridge.systems.wsi import messages
 from bridge.systems.wsi.handler import SlideHandler
-from bridge.systems.wsi.shares import HasFailed, SharingPolicy, never_failed
+from bridge.systems.wsi.shares import SharingPolicy
+from bridge.worker import Desk, Worker, WorkPolicy
 from inference_server.service.slides import SlideServicer
 from inference_server.storage.storage import Storage
 from inference_server.tasks.slides.analysis import SlideAnalyzer
@@ -38,8 +46,8 @@ class Place:
         self.client = client
         self.results = ResultStore(str(folder / "results"))
 
-    def handler(self, sharing: SharingPolicy = QUICK, *, shared_storage: bool = True, has_failed: HasFailed = never_failed) -> SlideHandler:
-        return SlideHandler(client=self.client, results=self.results, shared_storage=shared_storage, sharing=sharing, has_failed=has_failed)
+    def handler(self, sharing: SharingPolicy = QUICK, *, shared_storage: bool = True, jobs: Jobs | None = None) -> SlideHandler:
+        return SlideHandler(client=self.client, results=self.results, shared_storage=shared_storage, sharing=sharing, jobs=jobs)
 
     def jobs(self, key: str, shares: int, **more: Any) -> list[Job]:
         """Those of the shares, then the slide's own."""
@@ -88,3 +96,51 @@ async def whole(place: Place) -> dict[str, bytes]:
     (job,) = place.jobs("whole", 1)
     await place.handler().handle(job, RecordedContext())
     return place.files("whole")
+
+
+@asynccontextmanager
+async def working(store: Store, handler: Handler, *, max_attempts: int = 5) -> AsyncIterator[None]:
+    """A worker with a place for one job, for as long as the block lasts: 60 s at most."""
+    desk = Desk(
+        name="only",
+        source=LocalSource(store.queue, lease_seconds=60),
+        ledger=store.ledger,
+        dead_letters=store.dead_letters,
+        handler=handler,
+        observer=Observers(()),
+        policy=WorkPolicy(concurrency=1, poll_seconds=0.1, max_attempts=max_attempts),
+        committed=lambda: None,
+    )
+    stop = asyncio.Event()
+    running = asyncio.create_task(Worker(desk).run(stop, stop))
+    try:
+        async with asyncio.timeout(60):
+            yield
+    finally:
+        stop.set()
+        await running
+
+
+async def ended(store: Store, *keys: str) -> dict[str, JobRecord]:
+    """Those jobs, once they have all ended."""
+    while True:
+        jobs = {job.key: job for job in await store.jobs.list()}
+        if all(key in jobs and jobs[key].state in {State.SUCCEEDED, State.FAILED} for key in keys):
+            return {key: jobs[key] for key in keys}
+        await asyncio.sleep(0.05)
+
+
+def left(place: Place, key: str) -> list[str]:
+    """Files that are no results of the slide, nor of the whole one that it is compared with."""
+    results = place.folder / "results"
+    own = {results / "slides" / key, results / "slides" / "whole"}
+    return sorted(str(path.relative_to(results)) for path in results.rglob("*") if path.is_file() and path.parent.parent not in own)
+
+
+class Interrupted(RecordedContext):
+    """Is cut off as soon as some tiles are saved."""
+
+    async def checkpoint(self, saved: Mapping[str, Any], writes: Sequence[Write] = ()) -> None:
+        await super().checkpoint(saved, writes)
+        if saved.get("tiles_done"):
+            raise TransientError("cut off")

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from sqlalchemy import text
 
 from bridge.errors import NotYetError, PermanentError, TransientError
 from bridge.inference.client import InferenceClient
 from bridge.inference.policies import RetryPolicy
 from bridge.job import Job, Outcome, Write
-from bridge.ledger.port import Claim
-from bridge.served import has_failed
+from bridge.ledger.port import Claim, Counted, State
 from bridge.settings import load
-from bridge.store import open_store
+from bridge.store import Store, open_store
+from bridge.systems.port import Context
 from bridge.systems.wsi.handler import SlideHandler
 from tests.support.bridge.recorded_context import RecordedContext
 from tests.support.bridge.scripted_server import refuse, scripted_server
-from tests.support.bridge.slide_shares import IMPATIENT, Place, placed, whole
+from tests.support.bridge.slide_shares import IMPATIENT, Interrupted, Place, ended, left, placed, whole, working
 
 
 @pytest.fixture
@@ -30,38 +31,151 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
         yield place
 
 
-def left(place: Place, key: str) -> list[str]:
-    """Files that are none of the slide's own results."""
-    results = place.folder / "results"
-    own = results / "slides" / key / "1"
-    return sorted(str(path.relative_to(results)) for path in results.rglob("*") if path.is_file() and path.parent != own)
+@pytest.fixture(params=["sqlite", "postgres"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    postgres = request.param == "postgres"
+    database = request.getfixturevalue("new_postgres_database")() if postgres else str(tmp_path / "bridge.db")
+    async with open_store(load(database=database)) as store:
+        yield store
 
 
-async def test_a_share_that_was_given_up_is_not_waited_for(place: Place) -> None:
-    """As after too many tries, or the loss of too many servers: it has left no word, and the ledger alone knows."""
-    expected = await whole(place)
-    first, second, own = place.jobs("split", 2)
-    async with open_store(load(database=str(place.folder / "bridge.db"))) as store:
-        handler = place.handler(has_failed=partial(has_failed, store))
-        await handler.handle(first, RecordedContext())
-        claim = await store.ledger.claim(second, worker="lost", lease_seconds=60)
-        assert isinstance(claim, Claim)
-        with pytest.raises(NotYetError, match="1 of the slide's 2 shares"):
-            await handler.handle(own, RecordedContext())
-        await store.ledger.finish(claim, Outcome(succeeded=False, result={}), reason="given up")
-        merged = await handler.handle(own, RecordedContext())
+class CutOff:
+    """Works on slides, but is cut off in the first share as soon as some of its tiles are saved."""
 
-    assert expected == place.files("split")
-    assert 0 < merged.result["tiles_resumed"] < merged.result["tiles_analyzed"]
+    system = "wsi"
+
+    def __init__(self, handler: SlideHandler) -> None:
+        self._handler = handler
+        self.parse, self.failure = handler.parse, handler.failure
+
+    async def handle(self, job: Job, context: Context) -> Outcome:
+        return await self._handler.handle(job, CutOffContext(context) if job.request.get("share") == 0 else context)
 
 
-class Interrupted(RecordedContext):
-    """Is cut off as soon as some tiles are saved."""
+class CutOffContext:
+    """A worker's context, until some tiles are saved."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self.claim, self.report = context.claim, context.report
 
     async def checkpoint(self, saved: Mapping[str, Any], writes: Sequence[Write] = ()) -> None:
-        await super().checkpoint(saved, writes)
-        if saved["tiles_done"]:
+        await self._context.checkpoint(saved, writes)
+        if saved.get("tiles_done"):
             raise TransientError("cut off")
+
+
+async def submit(store: Store, messages: Sequence[bytes]) -> None:
+    for message in messages:
+        await store.submit(message)
+
+
+async def test_a_share_that_was_given_up_is_not_waited_for_and_what_it_saved_counts(place: Place, store: Store) -> None:
+    """As after too many tries, or the loss of too many servers: it has left no word, and the ledger alone knows."""
+    expected = await whole(place)
+    keys = [job.key for job in place.jobs("split", 2)]
+    await submit(store, place.messages("split", 2))
+    async with working(store, CutOff(place.handler(jobs=store.jobs)), max_attempts=1):
+        jobs = await ended(store, *keys)
+    share, merged = jobs[keys[1]].result, jobs["split"].result
+
+    assert [State.FAILED, State.SUCCEEDED, State.SUCCEEDED] == [jobs[key].state for key in keys]
+    assert "given up after 1 attempts: cut off" == jobs[keys[0]].last_error
+    assert share is not None
+    assert merged is not None
+    assert share["tiles_analyzed"] < merged["tiles_resumed"] <= merged["tiles_analyzed"]
+    assert expected == place.files("split", jobs["split"].fence)
+    assert ["shares/split/2/done"] == left(place, "split")
+
+
+async def test_a_share_that_was_given_up_and_is_replayed_is_waited_for_again(place: Place, store: Store) -> None:
+    expected = await whole(place)
+    *shares, own = place.messages("split", 2)
+    keys = [job.key for job in place.jobs("split", 2)]
+    await submit(store, shares)
+    async with working(store, CutOff(place.handler(jobs=store.jobs)), max_attempts=1):
+        await ended(store, *keys[:2])
+    [letter] = await store.dead_letters.list()
+    # The slide's own job comes first.
+    await store.submit(own)
+    await store.replay(letter.id)
+    async with working(store, place.handler(jobs=store.jobs)):
+        jobs = await ended(store, *keys)
+    merged = jobs["split"].result
+
+    assert merged is not None
+    assert (True, merged["tiles_analyzed"]) == (jobs["split"].fence > 1, merged["tiles_resumed"])
+    assert expected == place.files("split", jobs["split"].fence)
+    assert ["shares/split/2/done"] == left(place, "split")
+
+
+async def test_a_share_that_is_replayed_when_the_slide_is_done_does_nothing(place: Place, store: Store) -> None:
+    keys = [job.key for job in place.jobs("split", 2)]
+    await submit(store, place.messages("split", 2))
+    async with working(store, CutOff(place.handler(jobs=store.jobs)), max_attempts=1):
+        fence = (await ended(store, *keys))["split"].fence
+    expected = place.files("split", fence)
+    [letter] = await store.dead_letters.list()
+    await store.replay(letter.id)
+    async with working(store, place.handler(jobs=store.jobs)):
+        jobs = await ended(store, *keys)
+
+    assert {"share": 0, "skipped": "the slide is done"} == jobs[keys[0]].result
+    assert (fence, expected) == (jobs["split"].fence, place.files("split", fence))
+    assert ["shares/split/2/done"] == left(place, "split")
+
+
+async def test_a_share_is_waited_for_until_it_has_ended(place: Place, store: Store) -> None:
+    """Whether its message has not come yet, a worker has it, or it waits for its next try; a failed job of a longer name is not meant."""
+    first, second, own = place.jobs("split", 2)
+    handler = place.handler(jobs=store.jobs)
+    await handler.handle(first, RecordedContext())
+
+    async def is_waited_for() -> bool:
+        with pytest.raises(NotYetError, match="1 of the slide's 2 shares"):
+            await handler.handle(own, RecordedContext())
+        return True
+
+    assert await is_waited_for()
+    longer = await claimed(store, replace(second, key=f"{second.key}1"))
+    await store.ledger.finish(longer, Outcome(succeeded=False, result={}), reason="given up")
+    assert await is_waited_for()
+    await store.jobs.announce(second)
+    assert await is_waited_for()
+    claim = await claimed(store, second)
+    assert await is_waited_for()
+    await store.ledger.release(claim, delay_seconds=60.0, error="the storage is down", counted=Counted.ATTEMPT)
+    assert await is_waited_for()
+
+
+async def claimed(store: Store, job: Job) -> Claim:
+    claim = await store.ledger.claim(job, worker="another", lease_seconds=60)
+    assert isinstance(claim, Claim)
+    return claim
+
+
+async def test_a_slide_that_is_asked_for_anew_when_the_ledger_has_forgotten_it_is_not_waited_for(place: Place, store: Store) -> None:
+    """What says that it is done outlives the ledger's rows: its shares do nothing, so nothing will come of them."""
+    expected = await whole(place)
+    jobs = place.jobs("split", 2)
+    for job in jobs:
+        await place.handler().handle(job, RecordedContext())
+    await submit(store, place.messages("split", 2))
+    async with working(store, place.handler(jobs=store.jobs)):
+        found = await ended(store, *(job.key for job in jobs))
+
+    assert {"share": 0, "skipped": "the slide is done"} == found[jobs[0].key].result
+    assert expected == place.files("split", found["split"].fence)
+
+
+async def test_a_ledger_that_is_out_of_reach_costs_the_slide_no_attempt(place: Place) -> None:
+    *_, own = place.jobs("split", 2)
+    async with open_store(load(database=str(place.folder / "bridge.db"))) as store:
+        await store.database.change(text("ALTER TABLE jobs RENAME TO others"), {})
+        with pytest.raises(TransientError):
+            await store.jobs.find("split")
+        with pytest.raises(NotYetError, match="0 of the slide's 2 shares"):
+            await place.handler(jobs=store.jobs).handle(own, RecordedContext())
 
 
 async def test_what_a_share_saved_before_it_failed_for_good_counts_and_is_removed(place: Place) -> None:
@@ -80,7 +194,7 @@ async def test_what_a_share_saved_before_it_failed_for_good_counts_and_is_remove
 
     assert expected == place.files("split")
     assert share.result["tiles_analyzed"] < merged.result["tiles_resumed"] <= merged.result["tiles_analyzed"]
-    assert ["shares/split/2/done"] == [name for name in left(place, "split") if not name.startswith("slides/whole/")]
+    assert ["shares/split/2/done"] == left(place, "split")
 
 
 class Overtaken(RecordedContext):
@@ -105,4 +219,4 @@ async def test_a_share_that_ends_when_the_slide_is_done_leaves_nothing(place: Pl
 
     assert {"share": 0, "skipped": "the slide is done"} == late.result
     assert expected == place.files("split")
-    assert ["shares/split/2/done"] == [name for name in left(place, "split") if not name.startswith("slides/whole/")]
+    assert ["shares/split/2/done"] == left(place, "split")

@@ -17,18 +17,14 @@ from bridge.errors import NotYetError, PermanentError, PoisonError, TransientErr
 from bridge.inference.client import InferenceClient
 from bridge.inference.policies import RetryPolicy
 from bridge.job import Write
-from bridge.ledger.port import State
 from bridge.settings import load
-from bridge.sources.local import LocalSource
-from bridge.steps import Observers
 from bridge.store import open_store
 from bridge.systems.wsi import messages
 from bridge.systems.wsi.handler import SlideHandler
 from bridge.systems.wsi.shares import SharingPolicy
-from bridge.worker import Desk, Worker, WorkPolicy
 from tests.support.bridge.recorded_context import RecordedContext
 from tests.support.bridge.scripted_server import refuse, scripted_server
-from tests.support.bridge.slide_shares import IMPATIENT, QUICK, Place, picture, placed, whole
+from tests.support.bridge.slide_shares import IMPATIENT, QUICK, Place, ended, picture, placed, whole, working
 from tests.support.slides.colour_profiles import linear_profile
 from tests.support.slides.painted import write_svs
 
@@ -130,27 +126,10 @@ async def test_two_slides_with_shares_get_done_in_one_place_whatever_comes_first
             await store.submit(place.messages(own, 2)[-1])
         for share in (*place.messages("a", 2)[:-1], *place.messages("b", 2)[:-1]):
             await store.submit(share)
-        desk = Desk(
-            name="only",
-            source=LocalSource(store.queue, lease_seconds=60),
-            ledger=store.ledger,
-            dead_letters=store.dead_letters,
-            handler=place.handler(),
-            observer=Observers(()),
-            policy=WorkPolicy(concurrency=1, poll_seconds=0.1),
-            committed=lambda: None,
-        )
-        stop = asyncio.Event()
-        running = asyncio.create_task(Worker(desk).run(stop, stop))
-        try:
-            async with asyncio.timeout(60):
-                while len(jobs := await store.jobs.list(state=State.SUCCEEDED)) < 6:
-                    await asyncio.sleep(0.05)
-        finally:
-            stop.set()
-            await running
+        async with working(store, place.handler()):
+            jobs = await ended(store, *(job.key for own in ("a", "b") for job in place.jobs(own, 2)))
 
-    for job in (job for job in jobs if job.key in {"a", "b"}):
+    for job in (jobs["a"], jobs["b"]):
         assert job.result is not None
         assert (0, job.result["tiles_resumed"]) == (job.attempts, job.result["tiles_analyzed"])
         assert expected == place.files(job.key, job.fence)
