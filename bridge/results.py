@@ -161,9 +161,19 @@ class ResultFolder:
         kept = f"{self._prefix}/{but}"
         try:
             async for found in obstore.list(self._store, f"{self._prefix}/{below}"):
-                await obstore.delete_async(self._store, [one["path"] for one in found if one["path"] != kept])
+                await self._remove([one["path"] for one in found if one["path"] != kept])
         except (BaseError, OSError) as error:
             raise _failed(f"{self._location}/{below} could not be removed", error, self._set_by) from error
+
+    async def _remove(self, keys: Sequence[str]) -> None:
+        try:
+            await obstore.delete_async(self._store, keys)
+        except (BaseError, OSError) as error:
+            if not _is_missing(error):
+                raise
+            # Another removes the same: a disk tells so, unlike S3, and leaves what follows.
+            for key in keys if len(keys) > 1 else ():
+                await self._remove([key])
 
     async def read(self, name: str) -> bytes | None:
         """A file's bytes; None when there is none."""

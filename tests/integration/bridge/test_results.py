@@ -97,6 +97,16 @@ async def test_files_of_all_tries_are_listed_and_all_but_one_are_removed(tmp_pat
     assert (["1/one.json"], []) == (await store.tries("slides", "a").names(), await store.tries("slides", "none").names())
 
 
+async def test_a_folder_is_emptied_by_several_at_the_same_time(tmp_path: Path) -> None:
+    folder = ResultStore(str(tmp_path)).folder("slides", "job-1", 1)
+    for name in ("kept", *map(str, range(64))):
+        await folder.write(name, b"1")
+    await asyncio.gather(*(folder.clear("", but="kept") for _ in range(4)))
+    assert ["kept"] == await folder.names()
+    await asyncio.gather(*(folder.clear("") for _ in range(4)))
+    assert [] == await folder.names()
+
+
 @pytest.mark.parametrize("root", ["", "ftp://host/results", "s3://"])
 def test_a_place_that_cannot_be_opened_names_the_setting(root: str) -> None:
     with pytest.raises(ConfigurationError, match="BRIDGE_RESULTS"):

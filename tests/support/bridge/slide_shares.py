@@ -41,8 +41,10 @@ IMPATIENT = SharingPolicy(patience_seconds=0.0)
 class Place:
     """A slide, a server, and handlers over one place for results."""
 
-    def __init__(self, folder: Path, client: InferenceClient) -> None:
+    def __init__(self, folder: Path, address: str, client: InferenceClient) -> None:
         self.folder = folder
+        # Of the server.
+        self.address = address
         self.client = client
         self.results = ResultStore(str(folder / "results"))
 
@@ -85,10 +87,10 @@ async def placed(folder: Path) -> AsyncIterator[Place]:
     analyzer = SlideAnalyzer(inference=DirectInference(folder / "models"), storage=storage, models=folder / "models")
     server = grpc.aio.server()
     slides_pb2_grpc.add_SlideServiceServicer_to_server(SlideServicer(analyzer), server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
-    async with InferenceClient(f"127.0.0.1:{port}", retries=RetryPolicy(attempts=1)) as client:
-        yield Place(folder, client)
+    async with InferenceClient(address, retries=RetryPolicy(attempts=1)) as client:
+        yield Place(folder, address, client)
     await server.stop(None)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ from bridge.errors import NotYetError, PermanentError, TransientError
 from bridge.inference.client import InferenceClient
 from bridge.inference.policies import RetryPolicy
 from bridge.job import Job, Outcome, Write
-from bridge.ledger.port import Claim, Counted, State
+from bridge.ledger.port import Claim, State
+from bridge.served import open_systems
 from bridge.settings import load
 from bridge.store import Store, open_store
 from bridge.systems.port import Context
@@ -31,11 +31,9 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
         yield place
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    postgres = request.param == "postgres"
-    database = request.getfixturevalue("new_postgres_database")() if postgres else str(tmp_path / "bridge.db")
-    async with open_store(load(database=database)) as store:
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    async with open_store(load(database=str(tmp_path / "bridge.db"))) as store:
         yield store
 
 
@@ -125,35 +123,6 @@ async def test_a_share_that_is_replayed_when_the_slide_is_done_does_nothing(plac
     assert ["shares/split/2/done"] == left(place, "split")
 
 
-async def test_a_share_is_waited_for_until_it_has_ended(place: Place, store: Store) -> None:
-    """Whether its message has not come yet, a worker has it, or it waits for its next try; a failed job of a longer name is not meant."""
-    first, second, own = place.jobs("split", 2)
-    handler = place.handler(jobs=store.jobs)
-    await handler.handle(first, RecordedContext())
-
-    async def is_waited_for() -> bool:
-        with pytest.raises(NotYetError, match="1 of the slide's 2 shares"):
-            await handler.handle(own, RecordedContext())
-        return True
-
-    assert await is_waited_for()
-    longer = await claimed(store, replace(second, key=f"{second.key}1"))
-    await store.ledger.finish(longer, Outcome(succeeded=False, result={}), reason="given up")
-    assert await is_waited_for()
-    await store.jobs.announce(second)
-    assert await is_waited_for()
-    claim = await claimed(store, second)
-    assert await is_waited_for()
-    await store.ledger.release(claim, delay_seconds=60.0, error="the storage is down", counted=Counted.ATTEMPT)
-    assert await is_waited_for()
-
-
-async def claimed(store: Store, job: Job) -> Claim:
-    claim = await store.ledger.claim(job, worker="another", lease_seconds=60)
-    assert isinstance(claim, Claim)
-    return claim
-
-
 async def test_a_slide_that_is_asked_for_anew_when_the_ledger_has_forgotten_it_is_not_waited_for(place: Place, store: Store) -> None:
     """What says that it is done outlives the ledger's rows: its shares do nothing, so nothing will come of them."""
     expected = await whole(place)
@@ -168,14 +137,27 @@ async def test_a_slide_that_is_asked_for_anew_when_the_ledger_has_forgotten_it_i
     assert expected == place.files("split", found["split"].fence)
 
 
-async def test_a_ledger_that_is_out_of_reach_costs_the_slide_no_attempt(place: Place) -> None:
+async def test_a_bridge_as_its_settings_make_it_does_not_wait_for_a_share_that_was_given_up(place: Place) -> None:
+    first, second, own = place.jobs("split", 2)
+    await place.handler().handle(second, RecordedContext())
+    settings = load(database=str(place.folder / "bridge.db"), inference=place.address, results=place.results.root)
+    async with open_store(settings) as store, open_systems(settings, store) as systems:
+        claim = await store.ledger.claim(first, worker="lost", lease_seconds=60)
+        assert isinstance(claim, Claim)
+        await store.ledger.finish(claim, Outcome(succeeded=False, result={}), reason="given up")
+        [handler] = [handler for handler in systems.handlers if handler.system == own.system]
+        await handler.handle(own, RecordedContext())
+
+    assert ["shares/split/2/done"] == left(place, "split")
+
+
+async def test_a_ledger_that_is_out_of_reach_costs_the_slide_no_attempt(place: Place, store: Store) -> None:
     *_, own = place.jobs("split", 2)
-    async with open_store(load(database=str(place.folder / "bridge.db"))) as store:
-        await store.database.change(text("ALTER TABLE jobs RENAME TO others"), {})
-        with pytest.raises(TransientError):
-            await store.jobs.find("split")
-        with pytest.raises(NotYetError, match="0 of the slide's 2 shares"):
-            await place.handler(jobs=store.jobs).handle(own, RecordedContext())
+    await store.database.change(text("ALTER TABLE jobs RENAME TO others"), {})
+    with pytest.raises(TransientError):
+        await store.jobs.find("split")
+    with pytest.raises(NotYetError, match="0 of the slide's 2 shares"):
+        await place.handler(jobs=store.jobs).handle(own, RecordedContext())
 
 
 async def test_what_a_share_saved_before_it_failed_for_good_counts_and_is_removed(place: Place) -> None:

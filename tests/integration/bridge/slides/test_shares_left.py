@@ -142,6 +142,26 @@ async def test_a_share_that_ends_while_the_others_are_merged_leaves_nothing(plac
     assert ["shares/split/2/done"] == left(place, "split")
 
 
+async def test_a_share_that_ends_just_before_its_slide_is_said_to_be_done_leaves_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = await whole(place)
+    first, second, own = place.jobs("split", 2)
+    await place.handler().handle(second, RecordedContext())
+    close = SharePlace.close
+
+    async def closing(self: SharePlace) -> None:
+        share = await place.handler().handle(first, RecordedContext())
+        assert "skipped" not in share.result
+        await close(self)
+
+    monkeypatch.setattr(SharePlace, "close", closing)
+    await place.handler(IMPATIENT).handle(own, RecordedContext())
+
+    assert expected == place.files("split")
+    assert ["shares/split/2/done"] == left(place, "split")
+
+
 async def test_a_merge_that_was_killed_goes_on_with_what_a_share_that_was_given_up_had_saved(place: Place) -> None:
     expected = await whole(place)
     first, second, own = place.jobs("split", 2)
