@@ -129,7 +129,7 @@ class SlideHandler:
         finished = "finished" in context.claim.checkpoint
         others = [] if finished else await self._brought(place, keys, context)
         found = await self.analyze_into(self._folders(job.key), job, context, others=others)
-        await self._close(place, keys)
+        await self._close(place, [job.key, *keys])
         return native.completed(job, found.result)
 
     async def _brought(self, place: SharePlace, keys: Sequence[str], context: Context) -> Sequence[tuple[ResultFolder, int]]:
@@ -142,14 +142,17 @@ class SlideHandler:
         return [(self._folders(each.job_key)(fence), parts) for each in brought for fence, parts in each.runs]
 
     async def _close(self, place: SharePlace, keys: Sequence[str]) -> None:
-        """Say that the slide is done, then remove what the shares saved and said. What cannot be removed is in nobody's way."""
-        try:
-            await place.close()
+        """Say that the slide is done, then remove what its jobs saved and said. What cannot be removed is in nobody's way."""
+
+        async def sweep() -> None:
             for key in {*keys, *(word.job_key for word in (await place.found()).values())}:
                 await swept(self._results.tries("slides", key))
-            await place.clear()
-        except BridgeError as error:
-            _log.warning("shares_left_behind", reason=str(error))
+
+        for step in (place.close, sweep, place.clear):
+            try:
+                await step()
+            except BridgeError as error:
+                _log.warning("shares_left_behind", reason=str(error))
 
     async def _late(self, job: Job, index: int) -> Outcome:
         """Of a share without which the slide is done: nobody else would remove what it has saved since."""

@@ -174,6 +174,28 @@ async def test_a_merge_that_was_killed_goes_on_with_what_a_share_that_was_given_
     assert ["shares/split/2/done"] == left(place, "split")
 
 
+class Killed(RecordedContext):
+    """Before the ledger hears of the first part that was written."""
+
+    async def checkpoint(self, saved: Mapping[str, Any], writes: Sequence[Write] = ()) -> None:
+        if "runs" in saved:
+            raise asyncio.CancelledError
+        await super().checkpoint(saved, writes)
+
+
+async def test_tries_that_were_killed_before_the_ledger_heard_of_their_parts_leave_nothing(place: Place) -> None:
+    expected = await whole(place)
+    jobs = place.jobs("split", 2)
+    # One of the shares never comes, so that the merge computes something too.
+    for job in (jobs[0], jobs[2]):
+        with pytest.raises(asyncio.CancelledError):
+            await place.handler(IMPATIENT).handle(job, Killed())
+        await place.handler(IMPATIENT).handle(job, RecordedContext(fence=2))
+
+    assert expected == place.files("split", 2)
+    assert ["shares/split/2/done"] == left(place, "split")
+
+
 async def test_a_merge_that_was_killed_when_its_result_was_saved_removes_the_rest(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     *shares, own = place.jobs("split", 2)
     for share in shares:
