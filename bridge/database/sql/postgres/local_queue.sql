@@ -26,8 +26,8 @@ UPDATE lamina.local_messages SET visible_at = (SELECT now FROM lamina.clock) + C
 
 -- name: release
 -- Gives a message back, to be delivered again after the delay.
-UPDATE lamina.local_messages SET visible_at = CASE WHEN CAST(:delay AS double precision) > 0 THEN (SELECT now FROM lamina.clock) + CAST(:delay AS double precision) ELSE 0 END,
-    receipt = NULL
+UPDATE lamina.local_messages SET receipt = NULL,
+    visible_at = CASE WHEN CAST(:delay AS double precision) > 0 THEN (SELECT now FROM lamina.clock) + CAST(:delay AS double precision) ELSE 0 END
 WHERE receipt = :receipt;
 
 -- name: delete

@@ -125,8 +125,7 @@ SELECT 1 AS found FROM lamina.jobs WHERE key = :key AND fence = :fence AND state
 -- Gives the job back. An interruption is no error: it counts no attempt and leaves the last error as it is.
 -- A holder that came to an end of its own has survived the job; one that found no server, or lost it over the job, proves nothing.
 UPDATE lamina.jobs
-SET state = :state, lease_until = NULL,
-    due_at = CASE WHEN CAST(:delay AS double precision) > 0 THEN (SELECT now FROM lamina.clock) + CAST(:delay AS double precision) ELSE 0 END,
+SET state = :state, due_at = (SELECT now FROM lamina.clock) + CAST(:delay AS double precision), lease_until = NULL,
     attempts = attempts + CAST(:counted AS integer),
     interruptions = CASE CAST(:unproved AS integer) WHEN 0 THEN 0 ELSE interruptions END + CAST(:lost AS integer),
     server_losses = CASE CAST(:unproved AS integer) WHEN 0 THEN 0 ELSE server_losses END + CAST(:lost AS integer),

@@ -78,7 +78,7 @@ WHERE key = :key AND fence = :fence AND state = 'running';
 -- Gives the job back. An interruption is no error: it counts no attempt and leaves the last error as it is.
 -- A holder that came to an end of its own has survived the job; one that found no server, or lost it over the job, proves nothing.
 UPDATE jobs
-SET state = :state, due_at = CASE WHEN :delay > 0 THEN (SELECT now FROM clock) + :delay ELSE 0 END, lease_until = NULL, attempts = attempts + :counted,
+SET state = :state, due_at = (SELECT now FROM clock) + :delay, lease_until = NULL, attempts = attempts + :counted,
     interruptions = CASE WHEN :unproved THEN interruptions ELSE 0 END + :lost,
     server_losses = CASE WHEN :unproved THEN server_losses ELSE 0 END + :lost, seconds_left = NULL, revision = revision + 1,
     last_error = CASE :error WHEN '' THEN last_error ELSE :error END
