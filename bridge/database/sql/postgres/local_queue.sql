@@ -1,7 +1,7 @@
 -- name: send
--- Adds a message; the same id on the same queue is kept once.
+-- Adds a message; the same id on the same queue is kept once. It may be had at once, also by a clock that was set back since.
 INSERT INTO lamina.local_messages (queue, message_id, body, attributes, priority, sent_at, visible_at)
-SELECT :queue, :message_id, :body, :attributes, :priority, now, now FROM lamina.clock
+SELECT :queue, :message_id, :body, :attributes, :priority, now, 0 FROM lamina.clock
 ON CONFLICT (queue, message_id) DO NOTHING;
 
 -- name: receive
@@ -26,7 +26,8 @@ UPDATE lamina.local_messages SET visible_at = (SELECT now FROM lamina.clock) + C
 
 -- name: release
 -- Gives a message back, to be delivered again after the delay.
-UPDATE lamina.local_messages SET visible_at = (SELECT now FROM lamina.clock) + CAST(:delay AS double precision), receipt = NULL
+UPDATE lamina.local_messages SET receipt = NULL,
+    visible_at = CASE WHEN CAST(:delay AS double precision) > 0 THEN (SELECT now FROM lamina.clock) + CAST(:delay AS double precision) ELSE 0 END
 WHERE receipt = :receipt;
 
 -- name: delete
@@ -47,5 +48,5 @@ SELECT count(*) AS depth FROM lamina.local_messages WHERE queue = :queue;
 SELECT coalesce(sum(CASE WHEN visible_at <= now THEN 1 ELSE 0 END), 0) AS waiting,
        coalesce(sum(CASE WHEN visible_at > now AND receipt IS NOT NULL THEN 1 ELSE 0 END), 0) AS leased,
        coalesce(sum(CASE WHEN visible_at > now AND receipt IS NULL THEN 1 ELSE 0 END), 0) AS delayed,
-       coalesce(max(CASE WHEN visible_at <= now THEN now - sent_at END), 0.0) AS oldest_seconds
+       coalesce(max(CASE WHEN visible_at <= now THEN greatest(0.0, now - sent_at) END), 0.0) AS oldest_seconds
 FROM lamina.local_messages, (SELECT now FROM lamina.clock) AS moment WHERE queue = :queue;

@@ -1,7 +1,7 @@
 -- name: send
--- Adds a message; the same id on the same queue is kept once.
+-- Adds a message; the same id on the same queue is kept once. It may be had at once, also by a clock that was set back since.
 INSERT INTO local_messages (queue, message_id, body, attributes, priority, sent_at, visible_at)
-SELECT :queue, :message_id, :body, :attributes, :priority, now, now FROM clock
+SELECT :queue, :message_id, :body, :attributes, :priority, now, 0 FROM clock
 WHERE true
 ON CONFLICT (queue, message_id) DO NOTHING;
 
@@ -29,7 +29,7 @@ UPDATE local_messages SET visible_at = (SELECT now FROM clock) + :lease WHERE re
 
 -- name: release
 -- Gives a message back, to be delivered again after the delay.
-UPDATE local_messages SET visible_at = (SELECT now FROM clock) + :delay, receipt = NULL WHERE receipt = :receipt;
+UPDATE local_messages SET visible_at = CASE WHEN :delay > 0 THEN (SELECT now FROM clock) + :delay ELSE 0 END, receipt = NULL WHERE receipt = :receipt;
 
 -- name: delete
 -- Takes messages off their queue.
@@ -49,5 +49,5 @@ SELECT count(*) AS depth FROM local_messages WHERE queue = :queue;
 SELECT coalesce(sum(CASE WHEN visible_at <= now THEN 1 ELSE 0 END), 0) AS waiting,
        coalesce(sum(CASE WHEN visible_at > now AND receipt IS NOT NULL THEN 1 ELSE 0 END), 0) AS leased,
        coalesce(sum(CASE WHEN visible_at > now AND receipt IS NULL THEN 1 ELSE 0 END), 0) AS delayed,
-       coalesce(max(CASE WHEN visible_at <= now THEN now - sent_at END), 0.0) AS oldest_seconds
+       coalesce(max(CASE WHEN visible_at <= now THEN max(0.0, now - sent_at) END), 0.0) AS oldest_seconds
 FROM local_messages, (SELECT now FROM clock) AS moment WHERE queue = :queue;
