@@ -18,7 +18,6 @@
     ├── Overloaded              a bound in requests or bytes is reached; `retry_after` in seconds
     ├── DeadlineExceeded        the caller's deadline passed before the work was done
     ├── ContentChanged          a file was replaced while it was read; begin again
-    ├── OutputInUse             another analysis writes to the same folder
     ├── Unavailable             the server is draining, or storage does not answer; try again
     ├── ModelFailed             a model could not be loaded, or its run failed
     │   ├── DeviceFailed        a GPU is lost, out of memory, or has no engine for the model yet
@@ -124,10 +123,6 @@ class DeadlineExceeded(InferenceError):
 
 class ContentChanged(InferenceError):
     """A file was replaced or removed while it was read; the same request may succeed once it lies there whole."""
-
-
-class OutputInUse(InferenceError):
-    """Another analysis writes to the same folder; the same request may succeed when that one has ended."""
 
 
 class Unavailable(InferenceError):

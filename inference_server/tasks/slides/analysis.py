@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +26,6 @@ from inference_server.tasks.slides.events import EventStream, Pulse, first_failu
 from inference_server.tasks.slides.findings import AnalysisPlan, Concluding, Findings
 from inference_server.tasks.slides.manifest import BUILT_IN
 from inference_server.tasks.slides.outputs import artifacts, dicom_annotations, report, thumbnails
-from inference_server.tasks.slides.outputs.claims import Claims
 from inference_server.tasks.slides.outputs.table import TileRows
 from inference_server.tasks.slides.readers.colour import with_managed_colours
 from inference_server.tasks.slides.readers.opening import OpenedSlide, open_slide, opened
@@ -72,7 +71,6 @@ class SlideAnalyzer:
         self._analyses = Analyses(inference=inference, models=models)
         self._limits = limits or SlideLimits()
         self._turns = Turns()
-        self._outputs = Claims()
         self._memory = memory or Reuse()
         self._caches = CacheBudget(self._limits.most_cache_bytes)
         self._calls = CallBudget(self._limits.most_pixels_in_flight)
@@ -92,7 +90,7 @@ class SlideAnalyzer:
         """Run one analysis: progress and checkpoints, then chunks when there is no output_uri, then the result.
 
         Closing the iterator stops the work at once. Raises `NotFound`, `AccessDenied`, `InvalidInput`, `InvalidSlide`,
-        `ContentChanged`, `OutputInUse`, `Unavailable` and what `Inference.infer` raises.
+        `ContentChanged`, `Unavailable` and what `Inference.infer` raises.
         """
         return EventStream[Event]().run(lambda emit: self._run(request, caller, emit))
 
@@ -125,15 +123,13 @@ class SlideAnalyzer:
 
     async def _analyzed(self, request: AnalysisRequest, caller: Caller, emit: Emit) -> AnalysisResult:
         started = time.monotonic()
-        with self._turns.take(request.analysis or BUILT_IN, priority=caller.priority) as turn, ExitStack() as stack:
+        with self._turns.take(request.analysis or BUILT_IN, priority=caller.priority) as turn:
             _check_share(request)
             prepared = await self._analyses.prepare(request.analysis, request.tile_size)
             names = artifacts.chosen(request.artifacts, prepared.plan)
             if request.output_uri:
                 for name in names:
                     await asyncio.to_thread(self._storage.check_writable, artifacts.place(request.output_uri, name))
-                place = await asyncio.to_thread(self._storage.written_place, request.output_uri)
-                stack.enter_context(self._outputs.held(request.output_uri, place))
             await emit(Progress(stage="opening"))
             await turn.may_open(self._inference.facts(prepared.plan.model))
             return await self._opened(request, prepared, names, caller, emit, turn=turn, started=started)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator
@@ -13,8 +12,6 @@ import grpc.aio
 import pytest
 from lamina.v1 import slides_pb2, slides_pb2_grpc
 
-from inference_server.errors import OutputInUse
-from inference_server.service.errors import status_of
 from inference_server.service.slides import SlideServicer
 from tests.support.slides.painted import paint, scattered, write_svs
 
@@ -86,52 +83,6 @@ async def test_a_request_may_name_the_artifacts_that_it_wants(stub: Any, slide: 
     result = [event async for event in stub.AnalyzeSlide(request)][-1].result
     assert ["analysis.json", "tiles.parquet"] == [each.name for each in result.artifacts]
     assert {"analysis.json", "tiles.parquet"} == {path.name for path in (tmp_path / "out").iterdir()}
-
-
-async def test_a_second_analysis_into_a_folder_that_one_writes_to_is_refused_until_that_has_ended(
-    stub: Any, analyses: Any, slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    computing, go_on, inference = asyncio.Event(), asyncio.Event(), analyses.analyzer._inference
-    infer, out = inference.infer, tmp_path / "out" / "first"
-
-    async def held(request: Any) -> Any:
-        computing.set()
-        await go_on.wait()
-        return await infer(request)
-
-    monkeypatch.setattr(inference, "infer", held)
-
-    def call(output: str) -> Any:
-        return stub.AnalyzeSlide(slides_pb2.AnalyzeSlideRequest(slide_uri=str(slide), output_uri=output))
-
-    async def refusal(output: str) -> grpc.aio.AioRpcError:
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
-            [event async for event in call(output)]
-        return refused.value
-
-    first = call(str(out))
-    reading = asyncio.create_task(_events(first))
-    await computing.wait()
-    # However the same folder is spelled.
-    for output in (str(out), f"{out}/"):
-        error = await refusal(output)
-        assert "output_uri of its own" in str(error.details())
-    # What the interceptors make of it, which this server has not.
-    assert grpc.StatusCode.ABORTED == status_of(OutputInUse())
-    assert not out.exists()
-    beside = asyncio.create_task(_events(call(str(tmp_path / "out" / "beside"))))
-    first.cancel()
-    await asyncio.gather(reading, return_exceptions=True)
-    go_on.set()
-    assert "result" == (await beside)[-1].WhichOneof("event")
-    # The server hears of the cancelling a moment after its caller.
-    while analyses.analyzer._outputs._held:
-        await asyncio.sleep(0.01)
-    assert "result" == (await _events(call(str(out))))[-1].WhichOneof("event")
-
-
-async def _events(call: Any) -> list[Any]:
-    return [event async for event in call]
 
 
 async def test_an_artifact_that_there_is_not_is_refused_before_any_work(stub: Any, slide: Path) -> None:
