@@ -25,6 +25,7 @@ from inference_server.tasks.slides.engines import TileEngines
 from inference_server.tasks.slides.events import EventStream, Pulse, first_failure
 from inference_server.tasks.slides.findings import AnalysisPlan, Concluding, Findings
 from inference_server.tasks.slides.manifest import BUILT_IN
+from inference_server.tasks.slides.output_places import OutputPlaces
 from inference_server.tasks.slides.outputs import artifacts, dicom_annotations, report, thumbnails
 from inference_server.tasks.slides.outputs.table import TileRows
 from inference_server.tasks.slides.readers.colour import with_managed_colours
@@ -71,6 +72,7 @@ class SlideAnalyzer:
         self._analyses = Analyses(inference=inference, models=models)
         self._limits = limits or SlideLimits()
         self._turns = Turns()
+        self._places = OutputPlaces()
         self._memory = memory or Reuse()
         self._caches = CacheBudget(self._limits.most_cache_bytes)
         self._calls = CallBudget(self._limits.most_pixels_in_flight)
@@ -90,7 +92,7 @@ class SlideAnalyzer:
         """Run one analysis: progress and checkpoints, then chunks when there is no output_uri, then the result.
 
         Closing the iterator stops the work at once. Raises `NotFound`, `AccessDenied`, `InvalidInput`, `InvalidSlide`,
-        `ContentChanged`, `Unavailable` and what `Inference.infer` raises.
+        `ContentChanged`, `OutputTaken`, `Unavailable` and what `Inference.infer` raises.
         """
         return EventStream[Event]().run(lambda emit: self._run(request, caller, emit))
 
@@ -107,7 +109,7 @@ class SlideAnalyzer:
         async def told(event: Event) -> None:
             await (pulse.tell(event) if isinstance(event, Progress) else pulse.emit(event))
 
-        async with pulse.beating():
+        async with pulse.beating(), self._places.taken(request.output_uri):
             result = await self._analyzed(request, caller, told)
         _log.info(
             "slide_analyzed",
