@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -109,7 +109,7 @@ class SlideAnalyzer:
         async def told(event: Event) -> None:
             await (pulse.tell(event) if isinstance(event, Progress) else pulse.emit(event))
 
-        async with pulse.beating(), self._places.taken(request.output_uri):
+        async with pulse.beating():
             result = await self._analyzed(request, caller, told)
         _log.info(
             "slide_analyzed",
@@ -129,12 +129,18 @@ class SlideAnalyzer:
             _check_share(request)
             prepared = await self._analyses.prepare(request.analysis, request.tile_size)
             names = artifacts.chosen(request.artifacts, prepared.plan)
-            if request.output_uri:
-                for name in names:
-                    await asyncio.to_thread(self._storage.check_writable, artifacts.place(request.output_uri, name))
-            await emit(Progress(stage="opening"))
-            await turn.may_open(self._inference.facts(prepared.plan.model))
-            return await self._opened(request, prepared, names, caller, emit, turn=turn, started=started)
+            async with self._places.taken(request.output_uri, await self._place(request, names)):
+                await emit(Progress(stage="opening"))
+                await turn.may_open(self._inference.facts(prepared.plan.model))
+                return await self._opened(request, prepared, names, caller, emit, turn=turn, started=started)
+
+    async def _place(self, request: AnalysisRequest, names: Sequence[str]) -> Hashable:
+        """Where it will write, once it is known that it may; None where it streams. Raises `AccessDenied`, `InvalidInput`."""
+        if not request.output_uri:
+            return None
+        for name in names:
+            await asyncio.to_thread(self._storage.check_writable, artifacts.place(request.output_uri, name))
+        return await asyncio.to_thread(self._storage.written_place, request.output_uri)
 
     async def _opened(
         self, request: AnalysisRequest, prepared: Prepared, names: Sequence[str], caller: Caller, emit: Emit, *, turn: Turn, started: float

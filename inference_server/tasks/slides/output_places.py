@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
@@ -17,15 +17,18 @@ class OutputPlaces:
     """The places that analyses of one server have now."""
 
     def __init__(self) -> None:
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._locks: WeakValueDictionary[Hashable, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
-    async def taken(self, output_uri: str) -> AsyncIterator[None]:
-        """Have a place for as long as the block lasts; any number have the empty one. Raises `OutputTaken`."""
-        if not output_uri:
+    async def taken(self, output_uri: str, place: Hashable) -> AsyncIterator[None]:
+        """Have a place for as long as the block lasts. Raises `OutputTaken`.
+
+        `place`: of `output_uri`, the same however that is spelled; None for who has none.
+        """
+        if place is None:
             yield
             return
-        lock = self._locks.setdefault(output_uri.rstrip("/"), asyncio.Lock())
+        lock = self._locks.setdefault(place, asyncio.Lock())
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 await lock.acquire()
