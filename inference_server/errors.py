@@ -17,6 +17,7 @@
     ├── MessageTooLarge         a message is over the limit
     ├── Overloaded              a bound in requests or bytes is reached; `retry_after` in seconds
     ├── DeadlineExceeded        the caller's deadline passed before the work was done
+    ├── OutputTaken             another analysis writes to the same place; begin again once it has ended
     ├── ContentChanged          a file was replaced while it was read; begin again
     ├── Unavailable             the server is draining, or storage does not answer; try again
     ├── ModelFailed             a model could not be loaded, or its run failed
@@ -119,6 +120,10 @@ class DeadlineExceeded(InferenceError):
         """`begun`: whether it passed while a model ran, rather than in a queue. `limit`: where it was the server's own."""
         super().__init__(message, limit=limit)
         self.begun = begun
+
+
+class OutputTaken(InferenceError):
+    """Another analysis writes to the same place; the same request may succeed once it has ended."""
 
 
 class ContentChanged(InferenceError):

@@ -97,7 +97,7 @@ def _slides(settings: Settings, models: ServingModels, storage: Storage, memory:
         name=SLIDES,
         add_to=partial(slides_pb2_grpc.add_SlideServiceServicer_to_server, servicer),
         is_able=lambda: all(map(models.is_ready, _SLIDE_MODELS)),
-        sweep=staging.sweep,
+        sweep=analyzer.sweep,
     )
 
 

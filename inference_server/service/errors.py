@@ -36,6 +36,7 @@ STATUS_BY_ERROR: Mapping[type[errors.InferenceError], grpc.StatusCode] = Mapping
         errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
         # In gRPC's words: begin again at a higher level.
         errors.ContentChanged: grpc.StatusCode.ABORTED,
+        errors.OutputTaken: grpc.StatusCode.ABORTED,
         errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
         errors.ModelFailed: grpc.StatusCode.INTERNAL,
         errors.DeviceFailed: grpc.StatusCode.INTERNAL,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from inference_server.tasks.slides.engines import TileEngines
 from inference_server.tasks.slides.events import EventStream, Pulse, first_failure
 from inference_server.tasks.slides.findings import AnalysisPlan, Concluding, Findings
 from inference_server.tasks.slides.manifest import BUILT_IN
+from inference_server.tasks.slides.output_places import OutputPlaces
 from inference_server.tasks.slides.outputs import artifacts, dicom_annotations, report, thumbnails
 from inference_server.tasks.slides.outputs.table import TileRows
 from inference_server.tasks.slides.readers.colour import with_managed_colours
@@ -71,10 +72,16 @@ class SlideAnalyzer:
         self._analyses = Analyses(inference=inference, models=models)
         self._limits = limits or SlideLimits()
         self._turns = Turns()
+        self._places = OutputPlaces()
         self._memory = memory or Reuse()
         self._caches = CacheBudget(self._limits.most_cache_bytes)
         self._calls = CallBudget(self._limits.most_pixels_in_flight)
         self._staging = staging or Staging(storage, most_bytes=self._limits.most_staged_bytes)
+
+    def sweep(self) -> None:
+        """Remove what killed servers left on this machine; blocks."""
+        self._staging.sweep()
+        scratch.sweep()
 
     async def info(self, slide_uri: str) -> SlideFacts:
         """What a slide is, from its headers. Raises as `opened` does."""
@@ -85,7 +92,7 @@ class SlideAnalyzer:
         """Run one analysis: progress and checkpoints, then chunks when there is no output_uri, then the result.
 
         Closing the iterator stops the work at once. Raises `NotFound`, `AccessDenied`, `InvalidInput`, `InvalidSlide`,
-        `ContentChanged`, `Unavailable` and what `Inference.infer` raises.
+        `ContentChanged`, `OutputTaken`, `Unavailable` and what `Inference.infer` raises.
         """
         return EventStream[Event]().run(lambda emit: self._run(request, caller, emit))
 
@@ -122,12 +129,18 @@ class SlideAnalyzer:
             _check_share(request)
             prepared = await self._analyses.prepare(request.analysis, request.tile_size)
             names = artifacts.chosen(request.artifacts, prepared.plan)
-            if request.output_uri:
-                for name in names:
-                    await asyncio.to_thread(self._storage.check_writable, artifacts.place(request.output_uri, name))
-            await emit(Progress(stage="opening"))
-            await turn.may_open(self._inference.facts(prepared.plan.model))
-            return await self._opened(request, prepared, names, caller, emit, turn=turn, started=started)
+            async with self._places.taken(request.output_uri, await self._place(request, names)):
+                await emit(Progress(stage="opening"))
+                await turn.may_open(self._inference.facts(prepared.plan.model))
+                return await self._opened(request, prepared, names, caller, emit, turn=turn, started=started)
+
+    async def _place(self, request: AnalysisRequest, names: Sequence[str]) -> Hashable:
+        """Where it will write, once it is known that it may; None where it streams. Raises `AccessDenied`, `InvalidInput`."""
+        if not request.output_uri:
+            return None
+        for name in names:
+            await asyncio.to_thread(self._storage.check_writable, artifacts.place(request.output_uri, name))
+        return await asyncio.to_thread(self._storage.written_place, request.output_uri)
 
     async def _opened(
         self, request: AnalysisRequest, prepared: Prepared, names: Sequence[str], caller: Caller, emit: Emit, *, turn: Turn, started: float

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from inference_server.errors import Unavailable
+from inference_server.tasks.slides import own_folders
 
 _PREFIX = "lamina-analysis-"
-# So old is a folder that nobody is about to lock any more.
-_SETTLED_SECONDS = 60.0
 
 
 @contextmanager
@@ -33,29 +30,17 @@ def taking_room() -> Iterator[None]:
 @contextmanager
 def folder() -> Iterator[Path]:
     """A folder for as long as the block lasts; what killed servers left is removed first. Blocks. Raises `Unavailable`."""
-    parent = Path(tempfile.gettempdir())
     with taking_room():
-        _sweep(parent)
-        made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-        lock = os.open(made, os.O_RDONLY)
+        sweep()
+        made, lock = own_folders.make(Path(tempfile.gettempdir()), _PREFIX)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         yield made
     finally:
         shutil.rmtree(made, ignore_errors=True)
         os.close(lock)
 
 
-def _sweep(parent: Path) -> None:
-    """Remove our folders that no process holds."""
-    for left in parent.glob(f"{_PREFIX}*"):
-        # Another server may be at it, and others' folders are none of ours.
-        with contextlib.suppress(OSError):
-            lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            try:
-                facts = os.fstat(lock)
-                if facts.st_uid == os.geteuid() and time.time() - facts.st_mtime > _SETTLED_SECONDS:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(left, ignore_errors=True)
-            finally:
-                os.close(lock)
+def sweep() -> None:
+    """Remove what killed servers left; folders of those that run stay. Blocks."""
+    with contextlib.suppress(OSError):
+        own_folders.sweep(Path(tempfile.gettempdir()), _PREFIX)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
@@ -13,16 +12,15 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 from inference_server.errors import InvalidSlide, Unavailable
 from inference_server.storage.storage import Storage
 from inference_server.storage.stored import StoredObject
+from inference_server.tasks.slides import own_folders
 from inference_server.tasks.slides.events import first_failure
 from inference_server.threads import in_thread
 
 _PREFIX = "lamina-slides-"
-_LOCK = "in-use"
 # Files of one slide that are copied at a time.
 _AT_A_TIME = 8
 
@@ -62,7 +60,7 @@ class Staging:
     def sweep(self) -> None:
         """Remove what killed servers left behind; blocks. Folders of servers that run are locked, and stay."""
         with contextlib.suppress(OSError):
-            _sweep(self._parent)
+            own_folders.sweep(self._parent, _PREFIX)
 
     @contextlib.asynccontextmanager
     async def copied(self, files: Sequence[StoredObject], *, moved: Callable[[], None] = lambda: None) -> AsyncIterator[Path]:
@@ -167,8 +165,8 @@ class Staging:
         if self._folder is None:
             try:
                 self._parent.mkdir(parents=True, exist_ok=True)
-                _sweep(self._parent)
-                folder, lock = _locked(self._parent)
+                own_folders.sweep(self._parent, _PREFIX)
+                folder, lock = own_folders.make(self._parent, _PREFIX)
             except OSError as error:
                 raise Unavailable(
                     f"slides cannot be copied to {self._parent} ({error.strerror}). Name another folder in INFERENCE_STAGING."
@@ -182,25 +180,6 @@ def _bytes(copies: Iterable[_Copy]) -> int:
     return sum(copy.size_bytes for copy in copies)
 
 
-def _locked(parent: Path) -> tuple[Path, TextIO]:
-    """A new folder, and what locks it. Until it is locked, another server that starts may take it for one that was left behind."""
-    while True:
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-        lock = (folder / _LOCK).open("w")
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if os.fstat(lock.fileno()).st_nlink:
-            return folder, lock
-        lock.close()
-
-
-def _clean(folder: Path, lock: object) -> None:
+def _clean(folder: Path, lock: int) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    del lock
-
-
-def _sweep(parent: Path) -> None:
-    """Remove folders whose servers are gone."""
-    for folder in parent.glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError), (folder / _LOCK).open("r+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
+    os.close(lock)

@@ -31,6 +31,7 @@ def test_an_error_unknown_to_the_table_takes_its_nearest_ancestors_status() -> N
         (errors.AccessDenied("x"), grpc.StatusCode.PERMISSION_DENIED),
         (errors.Overloaded("x", retry_after=1), grpc.StatusCode.RESOURCE_EXHAUSTED),
         (errors.DeadlineExceeded("x"), grpc.StatusCode.DEADLINE_EXCEEDED),
+        (errors.OutputTaken("x"), grpc.StatusCode.ABORTED),
         (errors.Unavailable("x"), grpc.StatusCode.UNAVAILABLE),
         (errors.ModelFailed("x"), grpc.StatusCode.INTERNAL),
     ],

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
@@ -31,11 +30,6 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def aged(folder: Path) -> None:
-    an_hour_ago = time.time() - 3600
-    os.utime(folder, (an_hour_ago, an_hour_ago))
-
-
 def test_what_a_killed_server_left_is_removed_by_the_next_one_and_what_another_holds_is_not(temporary: Path) -> None:
     other = temporary / "lamina-analysis-of-another-kind"
     other.write_bytes(b"x")
@@ -43,19 +37,33 @@ def test_what_a_killed_server_left_is_removed_by_the_next_one_and_what_another_h
     with subprocess.Popen([sys.executable, "-c", HELD], stdout=subprocess.PIPE, env=environment, text=True) as server:
         assert server.stdout is not None
         left = Path(server.stdout.readline().strip())
-        aged(left)
-        with scratch.folder() as mine:
-            assert {left, mine, other} == set(temporary.iterdir())
+        scratch.sweep()
+        assert {left, other} == set(temporary.iterdir())
         server.send_signal(signal.SIGKILL)
         server.wait(30)
-    # It may be one that somebody has just made and not locked yet.
-    os.utime(left)
-    with scratch.folder():
-        assert left.exists()
-    aged(left)
+    assert (left / "heatmap.png").exists()
+    scratch.sweep()
+    assert [other] == list(temporary.iterdir())
     with scratch.folder() as mine:
         assert {mine, other} == set(temporary.iterdir())
     assert [other] == list(temporary.iterdir())
+
+
+def test_a_folder_whose_making_or_removal_was_cut_short_is_removed_too(temporary: Path) -> None:
+    left = temporary / "lamina-analysis-unlocked"
+    left.mkdir()
+    (left / "heatmap.png").write_bytes(b"x")
+    scratch.sweep()
+    assert not left.exists()
+
+
+def test_nothing_is_removed_through_a_link(temporary: Path) -> None:
+    elsewhere = temporary / "elsewhere"
+    elsewhere.mkdir()
+    (temporary / "lamina-analysis-link").symlink_to(elsewhere)
+    scratch.sweep()
+    assert elsewhere.exists()
+    assert not list(elsewhere.iterdir())
 
 
 def test_a_temporary_folder_that_is_gone_is_told(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
