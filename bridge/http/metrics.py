@@ -29,6 +29,7 @@ CLASSES = {
     "DeviceError": "transient",
     "TooSlowError": "transient",
     "OverloadError": "overload",
+    "HeldUpError": "overload",
     "ServerLostError": "interrupted",
     "NotYetError": "waiting",
     "PermanentError": "permanent",

@@ -18,6 +18,11 @@ def test_a_back_off_lies_anywhere_below_a_bound_that_doubles(failures: int, boun
     assert 0.98 * bound < max(delays) <= bound
 
 
+@pytest.mark.parametrize(("age", "asked", "least"), [(0, 15, 15), (100, 15, 15), (600, 15, 60), (600, 120, 120), (90_000, 15, 300)])
+def test_a_job_that_is_held_up_comes_back_later_each_time_and_no_sooner_than_asked(age: float, asked: float, least: float) -> None:
+    assert least <= WorkPolicy(backoff=Backoff(base=1.0)).held_up_seconds(asked, age) <= least + 1
+
+
 async def test_an_overload_holds_receiving_back_for_as_long_as_the_server_asks() -> None:
     throttle = Throttle(limit=6000)
 
