@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -56,6 +56,10 @@ class ResultStore:
     def folder(self, kind: str, job_key: str, fence: int) -> ResultFolder:
         """The folder of one try of one job. `kind`: slides, documents, labs."""
         return self.folder_at(f"{kind}/{_file_name(job_key)}/{fence}")
+
+    def tries(self, kind: str, job_key: str) -> ResultFolder:
+        """The folder that holds those of all tries of one job."""
+        return self.folder_at(f"{kind}/{_file_name(job_key)}")
 
     def folder_at(self, below: str) -> ResultFolder:
         """The folder at a path below the root, such as results/1/two/3."""
@@ -144,13 +148,32 @@ class ResultFolder:
                 return
             raise _failed(f"{to.location}/{name} could not be written", error, self._set_by) from error
 
-    async def clear(self, below: str) -> None:
-        """Remove all files of a folder in this one."""
+    async def names(self) -> Sequence[str]:
+        """The files in this folder and in those in it, sorted."""
+        start = len(self._prefix) + 1
+        try:
+            return sorted([one["path"][start:] async for found in obstore.list(self._store, f"{self._prefix}/") for one in found])
+        except (BaseError, OSError) as error:
+            raise _failed(f"{self._location} could not be listed", error, self._set_by) from error
+
+    async def clear(self, below: str, *, but: str = "") -> None:
+        """Remove all files of a folder in this one. `but`: the name of one that stays."""
+        kept = f"{self._prefix}/{but}"
         try:
             async for found in obstore.list(self._store, f"{self._prefix}/{below}"):
-                await obstore.delete_async(self._store, [one["path"] for one in found])
+                await self._remove([one["path"] for one in found if one["path"] != kept])
         except (BaseError, OSError) as error:
             raise _failed(f"{self._location}/{below} could not be removed", error, self._set_by) from error
+
+    async def _remove(self, keys: Sequence[str]) -> None:
+        try:
+            await obstore.delete_async(self._store, keys)
+        except (BaseError, OSError) as error:
+            if not _is_missing(error):
+                raise
+            # Another removes the same: a disk tells so, unlike S3, and leaves what follows.
+            for key in keys if len(keys) > 1 else ():
+                await self._remove([key])
 
     async def read(self, name: str) -> bytes | None:
         """A file's bytes; None when there is none."""

@@ -112,7 +112,7 @@ async def _inference_systems(settings: Settings, store: Store, tracer: Tracer | 
     async with AsyncExitStack() as stack:
         aws = await stack.enter_async_context(open_aws(settings))
         client = await stack.enter_async_context(InferenceClient(settings.inference, trust=server_trust(settings), tracer=tracer))
-        slides = SlideHandler(client=client, results=results, shared_storage=settings.results_shared)
+        slides = SlideHandler(client=client, results=results, shared_storage=settings.results_shared, jobs=store.jobs)
         yield [
             _own_systems(settings, store, client, slides, results),
             _slide_platform(settings, slides, aws),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,8 @@ from bridge.systems.received_artifacts import ReceivedArtifacts
 _log = structlog.get_logger()
 # Of the folder of a try.
 _FOLDER = "checkpoint"
+# As `_name` names it, in the folder of all tries of a job.
+_PART = re.compile(rf"(\d+)/{_FOLDER}/(\d+)\.part")
 # Most bytes of parts that are sent back to a server that cannot read them itself; below what a message holds.
 _MOST_BYTES = 192 * 1024 * 1024
 
@@ -104,6 +107,28 @@ class SlideCheckpoints:
             for each in {fence, *(earlier for earlier, _ in self._earlier)}:
                 await cleared(self._folder_of(each))
         return Found(fence=fence, result=result)
+
+
+async def saved_in(tries: ResultFolder) -> Sequence[tuple[int, int]]:
+    """Fences of the tries of a job that lie in the folder of all of them, with how many parts of each. Raises as `ResultFolder` does.
+
+    For a job that cannot say itself which of them count: servers take none up that is of another state.
+    """
+    found: dict[int, int] = {}
+    for name in await tries.names():
+        if match := _PART.fullmatch(name):
+            fence, part = int(match[1]), int(match[2])
+            found[fence] = max(part, found.get(fence, 0))
+    return sorted(found.items())
+
+
+async def swept(tries: ResultFolder) -> None:
+    """Remove the parts of all tries of a job, those too that no try has named."""
+    try:
+        for fence, _ in await saved_in(tries):
+            await tries.clear(f"{fence}/{_FOLDER}")
+    except BridgeError as error:  # they are in nobody's way
+        _log.warning("parts_left_behind", reason=str(error))
 
 
 async def cleared(folder: ResultFolder) -> None:

@@ -8,16 +8,17 @@ from typing import Any
 
 import structlog
 
-from bridge.errors import PermanentError, TransientError
+from bridge.errors import BridgeError, PermanentError, TransientError
 from bridge.inference.client import InferenceClient
 from bridge.inference.slides import Artifact, ArtifactChunk, SlideCheckpoint, SlideOptions, SlideProgress, SlideResult
 from bridge.job import Delivery, Job, Outcome, Units
+from bridge.ledger.port import Jobs
 from bridge.results import ResultFolder, ResultStore
 from bridge.systems import native
 from bridge.systems.port import Context
 from bridge.systems.received_artifacts import ReceivedArtifacts
 from bridge.systems.wsi import messages
-from bridge.systems.wsi.checkpoints import FolderOf, Found, SlideCheckpoints, cleared
+from bridge.systems.wsi.checkpoints import FolderOf, Found, SlideCheckpoints, saved_in, swept
 from bridge.systems.wsi.messages import SlideRequest
 from bridge.systems.wsi.shares import Brought, SharePlace, SharingPolicy, gathered
 
@@ -30,10 +31,20 @@ class SlideHandler:
     """Has slides analysed, and keeps what was found under `slides/{job key}/{fence}/`."""
 
     def __init__(
-        self, *, client: InferenceClient, results: ResultStore, shared_storage: bool = True, sharing: SharingPolicy | None = None
+        self,
+        *,
+        client: InferenceClient,
+        results: ResultStore,
+        shared_storage: bool = True,
+        sharing: SharingPolicy | None = None,
+        jobs: Jobs | None = None,
     ) -> None:
-        """`shared_storage`: the server writes the artifacts to the results' place itself; else they are streamed here and written here."""
+        """`shared_storage`: the server writes the artifacts to the results' place itself; else they are streamed here and written here.
+
+        `jobs`: tells which shares have ended without a word.
+        """
         self._sharing = sharing or SharingPolicy()
+        self._jobs = jobs
         self._client = client
         self._results = results
         self._shared_storage = shared_storage
@@ -91,16 +102,18 @@ class SlideHandler:
         if checkpoints.finished is not None:
             return Outcome(succeeded=True, result=checkpoints.finished.result)
         if await place.done():
-            return Outcome(succeeded=True, result={"share": index, "skipped": "the slide is done"})
+            return await self._late(job, index)
         folder = self._folders(job.key)(context.claim.fence)
         try:
             with ReceivedArtifacts() as received:
                 found = await self._analyze(job, context, folder, checkpoints, received)
         except PermanentError:
-            # Nobody needs to wait for it.
-            await place.leave(index, Brought(job_key=job.key, runs=()))
+            # Nobody needs to wait for it; what it has saved counts, and is removed with that of the others.
+            if not await place.leave(index, Brought(job_key=job.key, runs=tuple(checkpoints.runs))):
+                await self._late(job, index)
             raise
-        await place.leave(index, Brought(job_key=job.key, runs=tuple(checkpoints.runs)))
+        if not await place.leave(index, Brought(job_key=job.key, runs=tuple(checkpoints.runs))):
+            return await self._late(job, index)
         kept = {
             "share": index,
             "merged_by": request.merged_by,
@@ -112,13 +125,39 @@ class SlideHandler:
     async def _merge(self, job: Job, request: SlideRequest, context: Context) -> Outcome:
         """Go on from what the shares saved, once they are there. Raises `NotYetError`."""
         place = SharePlace(self._results, job.key, request.shares)
-        brought = await gathered(place, request.shares, self._sharing, context)
-        others = [(self._folders(each.job_key)(fence), parts) for each in brought for fence, parts in each.runs]
+        keys = messages.share_keys(job.key, request.shares)
+        finished = "finished" in context.claim.checkpoint
+        others = [] if finished else await self._brought(place, keys, context)
         found = await self.analyze_into(self._folders(job.key), job, context, others=others)
-        for folder, _ in others:
-            await cleared(folder)
-        await place.close()
+        await self._close(place, [job.key, *keys])
         return native.completed(job, found.result)
+
+    async def _brought(self, place: SharePlace, keys: Sequence[str], context: Context) -> Sequence[tuple[ResultFolder, int]]:
+        """Folders of the shares' tries, with how many parts of each count. Raises `NotYetError`; as `ResultFolder` does."""
+        words = await gathered(place, keys, self._sharing, context, self._jobs)
+        brought = [
+            words[number] if number in words else Brought(job_key=key, runs=tuple(await saved_in(self._results.tries("slides", key))))
+            for number, key in enumerate(keys)
+        ]
+        return [(self._folders(each.job_key)(fence), parts) for each in brought for fence, parts in each.runs]
+
+    async def _close(self, place: SharePlace, keys: Sequence[str]) -> None:
+        """Say that the slide is done, then remove what its jobs saved and said. What cannot be removed is in nobody's way."""
+
+        async def sweep() -> None:
+            for key in {*keys, *(word.job_key for word in (await place.found()).values())}:
+                await swept(self._results.tries("slides", key))
+
+        for step in (place.close, sweep, place.clear):
+            try:
+                await step()
+            except BridgeError as error:
+                _log.warning("shares_left_behind", reason=str(error))
+
+    async def _late(self, job: Job, index: int) -> Outcome:
+        """Of a share without which the slide is done: nobody else would remove what it has saved since."""
+        await swept(self._results.tries("slides", job.key))
+        return Outcome(succeeded=True, result={"share": index, "skipped": "the slide is done"})
 
     async def _analyze(
         self, job: Job, context: Context, folder: ResultFolder, checkpoints: SlideCheckpoints, received: ReceivedArtifacts

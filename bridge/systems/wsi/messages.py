@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -64,12 +65,15 @@ def share_messages(*, key: str, shares: int, priority: int = 0, **asked: Any) ->
 
     `asked`: as for its own. Raises `PoisonError`.
     """
-    count = shares if shares > 1 else 0
-    messages = {}
-    for index in range(count):
-        own = f"{key}/share/{index}-of-{shares}"
-        messages[own] = request_message(key=own, priority=priority, shares=shares, share=index, merged_by=key, **asked)
-    return messages
+    return {
+        own: request_message(key=own, priority=priority, shares=shares, share=index, merged_by=key, **asked)
+        for index, own in enumerate(share_keys(key, shares) if shares > 1 else ())
+    }
+
+
+def share_keys(key: str, shares: int) -> Sequence[str]:
+    """The jobs of the shares of a slide, in their order."""
+    return [f"{key}/share/{index}-of-{shares}" for index in range(shares)]
 
 
 def job_of(body: bytes) -> Job:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -19,6 +20,8 @@ from bridge.served import result_store
 from bridge.settings import load
 from tests.support.ports import free_port
 from tests.support.servers.local_http import local_http
+from tests.support.servers.ministack import Ministack
+from tests.support.servers.sqs import aws_of
 from tests.support.servers.web_server import web_server
 
 LARGE = 300_000_000
@@ -76,6 +79,32 @@ def test_two_keys_never_share_a_folder(tmp_path: Path) -> None:
 def test_a_url_prefix_names_its_objects(tmp_path: Path) -> None:
     store = ResultStore("s3://bucket/some/results/")
     assert store.folder("slides", "job-1", 2).location == "s3://bucket/some/results/slides/job-1/2"
+
+
+@pytest.mark.parametrize("kind", ["disk", "s3"])
+async def test_files_of_all_tries_are_listed_and_all_but_one_are_removed(tmp_path: Path, ministack: Ministack, kind: str) -> None:
+    async with aws_of(ministack) as aws:
+        await aws.call("s3", "create_bucket", Bucket=(bucket := f"bucket-{uuid4()}"))
+    keys = {"region": "us-east-1", "endpoint": ministack.endpoint, "access_key_id": "test", "secret_access_key": "test"}
+    store = ResultStore(str(tmp_path)) if kind == "disk" else ResultStore(f"s3://{bucket}/some/results", allow_http=True, s3=keys)
+    for key, fence, name in [("a/b", 2, "saved/1.part"), ("a/b", 10, "one.json"), ("a/b/c", 1, "one.json"), ("a", 1, "one.json")]:
+        await store.folder("slides", key, fence).write(name, b"1")
+    tries = store.tries("slides", "a/b")
+
+    assert ["10/one.json", "2/saved/1.part"] == await tries.names()
+    await tries.clear("", but="10/one.json")
+    assert ["10/one.json"] == await tries.names()
+    assert (["1/one.json"], []) == (await store.tries("slides", "a").names(), await store.tries("slides", "none").names())
+
+
+async def test_a_folder_is_emptied_by_several_at_the_same_time(tmp_path: Path) -> None:
+    folder = ResultStore(str(tmp_path)).folder("slides", "job-1", 1)
+    for name in ("kept", *map(str, range(64))):
+        await folder.write(name, b"1")
+    await asyncio.gather(*(folder.clear("", but="kept") for _ in range(4)))
+    assert ["kept"] == await folder.names()
+    await asyncio.gather(*(folder.clear("") for _ in range(4)))
+    assert [] == await folder.names()
 
 
 @pytest.mark.parametrize("root", ["", "ftp://host/results", "s3://"])
@@ -224,6 +253,7 @@ CALLS: Mapping[str, Callable[[ResultStore], Awaitable[object]]] = {
     "read back": lambda store: store.folder("slides", "job", 1).read("one.png"),
     "write": lambda store: store.folder("slides", "job", 1).write("one.png", b"1"),
     "copy": lambda store: store.folder("slides", "job", 1).copy("one.png", store.folder("slides", "job", 2)),
+    "list": lambda store: store.tries("slides", "job").names(),
     "clear": lambda store: store.folder("slides", "job", 1).clear("saved"),
 }
 

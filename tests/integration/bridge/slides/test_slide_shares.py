@@ -12,94 +12,27 @@ from typing import Any
 import grpc.aio
 import numpy as np
 import pytest
-from lamina.v1 import slides_pb2_grpc
 
 from bridge.errors import NotYetError, PermanentError, PoisonError, TransientError
 from bridge.inference.client import InferenceClient
 from bridge.inference.policies import RetryPolicy
-from bridge.job import Delivery, Job, Write
-from bridge.ledger.port import State
-from bridge.results import ResultStore
+from bridge.job import Write
 from bridge.settings import load
-from bridge.sources.local import LocalSource
-from bridge.steps import Observers
 from bridge.store import open_store
 from bridge.systems.wsi import messages
 from bridge.systems.wsi.handler import SlideHandler
 from bridge.systems.wsi.shares import SharingPolicy
-from bridge.worker import Desk, Worker, WorkPolicy
-from inference_server.service.slides import SlideServicer
-from inference_server.storage.storage import Storage
-from inference_server.tasks.slides.analysis import SlideAnalyzer
-from inference_server.tasks.slides.values import Pixels
 from tests.support.bridge.recorded_context import RecordedContext
 from tests.support.bridge.scripted_server import refuse, scripted_server
-from tests.support.models.direct_inference import DirectInference
+from tests.support.bridge.slide_shares import IMPATIENT, QUICK, Place, ended, picture, placed, whole, working
 from tests.support.slides.colour_profiles import linear_profile
-from tests.support.slides.painted import paint, write_svs
-from tests.support.slides.tile_models import write_segmenter
-
-QUICK = SharingPolicy(patience_seconds=600.0, least_pause_seconds=0.02, most_pause_seconds=0.1)
-IMPATIENT = SharingPolicy(patience_seconds=0.0)
-
-
-class Place:
-    """A slide, a server, and handlers over one place for results."""
-
-    def __init__(self, folder: Path, client: InferenceClient) -> None:
-        self.folder = folder
-        self.client = client
-        self.results = ResultStore(str(folder / "results"))
-
-    def handler(self, sharing: SharingPolicy = QUICK, *, shared_storage: bool = True) -> SlideHandler:
-        return SlideHandler(client=self.client, results=self.results, shared_storage=shared_storage, sharing=sharing)
-
-    def jobs(self, key: str, shares: int, **more: Any) -> list[Job]:
-        """Those of the shares, then the slide's own."""
-        bodies = self.messages(key, shares, **more)
-        return [self.handler().parse(Delivery(source="", queue="", message_id="", receipt="", body=body)) for body in bodies]
-
-    def messages(self, key: str, shares: int, **more: Any) -> list[bytes]:
-        """What asks for those jobs, in the same order."""
-        asked: dict[str, Any] = {"slide_uri": str(self.folder / "slide.svs"), "analysis": "stains", **more}
-        return [
-            *messages.share_messages(key=key, shares=shares, **asked).values(),
-            messages.request_message(key=key, shares=shares, **asked),
-        ]
-
-    def files(self, key: str, fence: int = 1) -> dict[str, bytes]:
-        """What an analysis wrote, but for the name of its job."""
-        found = {
-            path.name: path.read_bytes() for path in (self.folder / "results" / "slides" / key / str(fence)).iterdir() if path.is_file()
-        }
-        return {name: content.replace(f'"{key}"'.encode(), b'"key"') for name, content in found.items()}
-
-
-def _picture() -> Pixels:
-    picture = paint(800, 600, tissue=(20, 20, 780, 580))
-    picture[100:400, 150:500] = (110, 60, 140)
-    return picture
+from tests.support.slides.painted import write_svs
 
 
 @pytest.fixture
 async def place(tmp_path: Path) -> AsyncIterator[Place]:
-    write_segmenter(tmp_path / "models", mpp=0.5)
-    write_svs(tmp_path / "slide.svs", _picture())
-    storage = Storage(read_roots=(str(tmp_path),), write_roots=(str(tmp_path / "results"),))
-    analyzer = SlideAnalyzer(inference=DirectInference(tmp_path / "models"), storage=storage, models=tmp_path / "models")
-    server = grpc.aio.server()
-    slides_pb2_grpc.add_SlideServiceServicer_to_server(SlideServicer(analyzer), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with InferenceClient(f"127.0.0.1:{port}", retries=RetryPolicy(attempts=1)) as client:
-        yield Place(tmp_path, client)
-    await server.stop(None)
-
-
-async def whole(place: Place) -> dict[str, bytes]:
-    (job,) = place.jobs("whole", 1)
-    await place.handler().handle(job, RecordedContext())
-    return place.files("whole")
+    async with placed(tmp_path) as place:
+        yield place
 
 
 @pytest.mark.parametrize("shared_storage", [True, False])
@@ -125,7 +58,7 @@ async def test_shares_done_at_the_same_time_are_merged_into_the_files_of_the_who
 
 @pytest.mark.parametrize("shares", [1, 2])
 async def test_profile_and_assumed_resolution_of_a_job_reach_the_report(place: Place, shares: int) -> None:
-    write_svs(place.folder / "slide.svs", _picture(), mpp=None, profile=linear_profile())
+    write_svs(place.folder / "slide.svs", picture(), mpp=None, profile=linear_profile())
     for job in place.jobs("managed", shares, apply_icc_profile=True, assumed_mpp=0.5):
         await place.handler().handle(job, RecordedContext())
     slide = json.loads(place.files("managed")["analysis.json"])["slide"]
@@ -193,27 +126,10 @@ async def test_two_slides_with_shares_get_done_in_one_place_whatever_comes_first
             await store.submit(place.messages(own, 2)[-1])
         for share in (*place.messages("a", 2)[:-1], *place.messages("b", 2)[:-1]):
             await store.submit(share)
-        desk = Desk(
-            name="only",
-            source=LocalSource(store.queue, lease_seconds=60),
-            ledger=store.ledger,
-            dead_letters=store.dead_letters,
-            handler=place.handler(),
-            observer=Observers(()),
-            policy=WorkPolicy(concurrency=1, poll_seconds=0.1),
-            committed=lambda: None,
-        )
-        stop = asyncio.Event()
-        running = asyncio.create_task(Worker(desk).run(stop, stop))
-        try:
-            async with asyncio.timeout(60):
-                while len(jobs := await store.jobs.list(state=State.SUCCEEDED)) < 6:
-                    await asyncio.sleep(0.05)
-        finally:
-            stop.set()
-            await running
+        async with working(store, place.handler()):
+            jobs = await ended(store, *(job.key for own in ("a", "b") for job in place.jobs(own, 2)))
 
-    for job in (job for job in jobs if job.key in {"a", "b"}):
+    for job in (jobs["a"], jobs["b"]):
         assert job.result is not None
         assert (0, job.result["tiles_resumed"]) == (job.attempts, job.result["tiles_analyzed"])
         assert expected == place.files(job.key, job.fence)
@@ -279,7 +195,7 @@ class Replacing(RecordedContext):
 
     async def checkpoint(self, saved: Mapping[str, Any], writes: Sequence[Write] = ()) -> None:
         await super().checkpoint(saved, writes)
-        write_svs(self._slide, np.ascontiguousarray(_picture()[::-1]))
+        write_svs(self._slide, np.ascontiguousarray(picture()[::-1]))
 
 
 async def test_a_slide_that_is_replaced_is_analysed_again_from_the_start(place: Place) -> None:
@@ -298,7 +214,7 @@ async def test_shares_of_a_slide_that_was_replaced_before_they_are_merged_do_not
     *shares, own = place.jobs("split", 2)
     for share in shares:
         await place.handler().handle(share, RecordedContext())
-    write_svs(place.folder / "slide.svs", np.ascontiguousarray(_picture()[::-1]))
+    write_svs(place.folder / "slide.svs", np.ascontiguousarray(picture()[::-1]))
     merged = await place.handler().handle(own, RecordedContext())
 
     assert (0, True) == (merged.result["tiles_resumed"], "another state" in merged.result["started_over"])
