@@ -5,6 +5,7 @@
     │   ├── DeviceError      the only device that was to do it failed, or has no engine for it; another may do better
     │   └── TooSlowError     the database ended a statement that took too long, or waited too long for another's lock
     ├── OverloadError        the server is down or full; the job waits, no attempt is counted, receiving slows down
+    │   ├── HeldUpError      only what this job needs of it is away, a model or its storage; the job waits, and receiving goes on
     │   └── ServerLostError  it died or froze, or its connection broke, over the job; an interruption is counted
     ├── NotYetError          other jobs come first; the job waits, no attempt is counted, and receiving goes on
     ├── PermanentError       will fail again; the job ends as failed now
@@ -52,6 +53,10 @@ class OverloadError(BridgeError):
         """`retry_after`: seconds to wait."""
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class HeldUpError(OverloadError):
+    """A model that the job needs, or the storage of its file, is away, while the server itself is well."""
 
 
 class ServerLostError(OverloadError):

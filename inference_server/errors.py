@@ -20,6 +20,8 @@
     ├── OutputTaken             another analysis writes to the same place; begin again once it has ended
     ├── ContentChanged          a file was replaced while it was read; begin again
     ├── Unavailable             the server is draining, or storage does not answer; try again
+    │   ├── ModelUnavailable    a model that is known does not serve; others do
+    │   └── StorageUnavailable  the storage of a file does not answer, or fails; the server itself is well
     ├── ModelFailed             a model could not be loaded, or its run failed
     │   ├── DeviceFailed        a GPU is lost, out of memory, or has no engine for the model yet
     │   └── MemoryExhausted     a model does not fit into the memory for models
@@ -132,6 +134,14 @@ class ContentChanged(InferenceError):
 
 class Unavailable(InferenceError):
     """The server is draining, or storage does not answer; the same request may succeed later."""
+
+
+class ModelUnavailable(Unavailable):
+    """A model that is known does not serve, until somebody mends or loads it; the server itself is well."""
+
+
+class StorageUnavailable(Unavailable):
+    """The storage of a file does not answer, or fails; the server itself is well."""
 
 
 class ModelFailed(InferenceError):

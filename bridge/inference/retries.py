@@ -11,7 +11,7 @@ import structlog
 from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
 from bridge.inference.policies import RetryPolicy
-from bridge.inference.statuses import is_retried, retry_after
+from bridge.inference.statuses import is_retried, is_well, retry_after
 
 _log = structlog.get_logger()
 
@@ -37,7 +37,8 @@ def _backoff(policy: RetryPolicy) -> Callable[[Exception], bool | float]:
 
     def seconds_until_next(error: Exception) -> bool | float:
         nonlocal tries
-        if not isinstance(error, grpc.aio.AioRpcError) or not is_retried(error):
+        # What the server cannot mend by itself takes longer, and the slot is free meanwhile.
+        if not isinstance(error, grpc.aio.AioRpcError) or not is_retried(error) or is_well(error):
             return False
         tries += 1
         most = min(policy.wait_initial * 2**tries, policy.wait_most)

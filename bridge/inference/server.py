@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from lamina.v1 import documents_pb2_grpc, labs_pb2_grpc, slides_pb2_grpc
 
 from bridge.inference.replicas import Replica
-from bridge.inference.statuses import SILENT_KEY, retry_after
+from bridge.inference.statuses import SILENT_KEY, is_well, retry_after
 
 _log = structlog.get_logger()
 _CLOSE_GRACE = 1.0
@@ -108,7 +108,7 @@ class Server:
     def _refused(self, error: grpc.aio.AioRpcError) -> None:
         if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
             self._full_until = self._clock() + (retry_after(error) or _FULL_SECONDS)
-        elif error.code() is grpc.StatusCode.UNAVAILABLE:
+        elif error.code() is grpc.StatusCode.UNAVAILABLE and not is_well(error):
             self._stand(Standing.AWAY, why=error.details() or "")
             self.doubted.set()
 

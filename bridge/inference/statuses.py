@@ -8,7 +8,16 @@ from enum import Enum
 
 import grpc
 
-from bridge.errors import BridgeError, DeviceError, OverloadError, PermanentError, RefusedError, ServerLostError, TransientError
+from bridge.errors import (
+    BridgeError,
+    DeviceError,
+    HeldUpError,
+    OverloadError,
+    PermanentError,
+    RefusedError,
+    ServerLostError,
+    TransientError,
+)
 
 # The trailing metadata in which a server that is full says when to come back.
 RETRY_AFTER_KEY = "retry-after-ms"
@@ -21,11 +30,15 @@ TELL_BEGIN_KEY = "lamina-tell-begin"
 BEGUN_KEY = "lamina-begun"
 # And that by which an UNAVAILABLE is known to be its own word.
 OWN_STATUS_KEY = "lamina-own-status"
+# And that in which it tells that it is well itself, and what is away: a model, or the storage of a file.
+UNAVAILABLE_KEY = "lamina-unavailable"
 # Ours, of a call that was given up because the server had fallen silent.
 SILENT_KEY = "lamina-silent"
 _DEFAULT_RETRY_AFTER = 2.0
 # An operator has to do something first.
 _CREDENTIALS_RETRY_AFTER = 15.0
+# Somebody has to mend a model, or a storage has failed for longer than the server tried.
+_HELD_UP_RETRY_AFTER = 15.0
 _LONGEST_RETRY_AFTER = 300.0
 
 
@@ -82,6 +95,11 @@ def is_retried(error: grpc.aio.AioRpcError) -> bool:
     return RULES[error.code()].retried and not _is_too_big(error) and not _broke_off(error)
 
 
+def is_well(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the server that refused says that it is well itself, so that only what needs the same has to wait."""
+    return error.code() is grpc.StatusCode.UNAVAILABLE and UNAVAILABLE_KEY in dict(error.trailing_metadata() or ())
+
+
 def _broke_off(error: grpc.aio.AioRpcError) -> bool:
     """Whether a server that had begun to work on the request is gone, or its connection is, without a word of its own.
 
@@ -109,6 +127,8 @@ def translate(error: grpc.aio.AioRpcError, *, address: str) -> BridgeError:
         )
     meaning = RULES[code].meaning
     text = f"{details} [{code.name}]"
+    if is_well(error):
+        return HeldUpError(text, retry_after=_HELD_UP_RETRY_AFTER)
     if meaning is Meaning.OVERLOAD:
         reason = f"the inference server at {address} {_OVERLOADS[code]}: {text}"
         pause = _CREDENTIALS_RETRY_AFTER if code is grpc.StatusCode.UNAUTHENTICATED else _DEFAULT_RETRY_AFTER

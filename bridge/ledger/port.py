@@ -49,6 +49,8 @@ class Claim:
     interruptions: int = 0
     # How many of them lost their server over it.
     server_losses: int = 0
+    # Seconds since it was first claimed.
+    age: float = 0.0
     # What the last holder saved, or empty.
     checkpoint: Mapping[str, Any]
     # The trace that the job has belonged to since its first claim: W3C's headers; empty for none.

@@ -107,6 +107,7 @@ def claim_of(job_key: str, row: RowMapping) -> Claim:
         attempts=row["attempts"],
         interruptions=row["interruptions"],
         server_losses=row["server_losses"],
+        age=max(0.0, row["age"]),
         checkpoint=json.loads(row["checkpoint"]),
         trace=json.loads(row["trace"]) if row["trace"] else {},
     )

@@ -192,6 +192,12 @@ class Assignment:
             if fate is Fate.SUSPECT:
                 return await self._put_back_suspect(job, claim, heartbeat, delay=delay, error=reason)
             return await self._release(claim, heartbeat, delay=delay, error=reason, counted=Counted.NOT_TRIED)
+        if fate is Fate.HOLD:
+            self._throttle.held_up(policy.backoff)
+            asked = error.retry_after if isinstance(error, OverloadError) else 1.0
+            return await self._release(
+                claim, heartbeat, delay=policy.held_up_seconds(asked, claim.age), error=reason, counted=Counted.NOT_TRIED
+            )
         tries = claim.attempts + 1
         if fate is Fate.RETRY and tries < policy.max_attempts:
             return await self._release(claim, heartbeat, delay=policy.backoff.delay(tries), error=reason, counted=Counted.ATTEMPT)

@@ -9,6 +9,7 @@ from bridge.errors import (
     BridgeError,
     ConfigurationError,
     DeviceError,
+    HeldUpError,
     LeaseLostError,
     NotYetError,
     OverloadError,
@@ -26,6 +27,7 @@ class Fate(StrEnum):
 
     RETRY = "retry"  # tried again after a back-off; an attempt is counted, and the last one ends it as failed
     WAIT = "wait"  # tried again, no attempt is counted, and receiving slows down
+    HOLD = "hold"  # tried again, later each time, no attempt is counted, and receiving goes on: others may need nothing of what is away
     SUSPECT = "suspect"  # as WAIT, and an interruption is counted; too many in a row end it as failed
     YIELD = "yield"  # tried again, no attempt is counted, and receiving goes on: the jobs that it waits for need the place
     FAIL = "fail"  # ends as failed now; its message lies in the dead letters, to be replayed
@@ -38,6 +40,7 @@ FATES: Mapping[type[Exception], Fate] = {
     DeviceError: Fate.RETRY,
     TooSlowError: Fate.RETRY,
     OverloadError: Fate.WAIT,
+    HeldUpError: Fate.HOLD,
     ServerLostError: Fate.SUSPECT,
     NotYetError: Fate.YIELD,
     PermanentError: Fate.FAIL,

@@ -16,6 +16,9 @@ from bridge.vitals import Vitals
 # How much longer than after a failure the wait of a job may get over which the server is lost again and again; and its growth.
 _SUSPECT_TIMES = 5.0
 _SUSPECT_GROWTH = 4.0
+# Of the time since it was first taken, and in seconds.
+_HELD_UP_SHARE = 0.1
+_LONGEST_HELD_UP = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,10 @@ class WorkPolicy:
     def beat_seconds(self) -> float:
         """Leases are renewed at a third of their length."""
         return self.lease_seconds / 3
+
+    def held_up_seconds(self, asked: float, age: float) -> float:
+        """How long a job waits for what only it and its like need: a tenth of the time since it was first taken, spread, and bounded."""
+        return max(asked, min(_HELD_UP_SHARE * age, _LONGEST_HELD_UP)) + self.backoff.delay(1)
 
     @property
     def suspect_backoff(self) -> Backoff:

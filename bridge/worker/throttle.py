@@ -8,6 +8,8 @@ from bridge.worker.policy import Backoff
 
 # Of what a server asks us to wait, so much is believed, in seconds.
 _LONGEST_ASKED = 600.0
+# Tries in a row that were held up, from which on it is taken for what all jobs need.
+_ALL_HELD_UP = 4
 
 
 class Throttle:
@@ -17,6 +19,7 @@ class Throttle:
         """`limit`: the longest pause, in seconds."""
         self._limit = limit
         self._overloads = 0
+        self._held_up = 0
         self._paused_until = 0.0
         # The delivery that was let through last, and for how long the next one waits for what comes of it.
         self._let_through: object = None
@@ -34,6 +37,17 @@ class Throttle:
         self._paused_until, self._held_until = _now() + pause, 0.0
         return max(pause, min(retry_after, _LONGEST_ASKED))
 
+    def held_up(self, backoff: Backoff) -> None:
+        """Note that the server is well, and what a job needs of it is away. Others may go on, unless all meet with that, one after another.
+
+        Each would be received again and again, and given up by queues that count that.
+        """
+        self._held_up += 1
+        if self._held_up >= _ALL_HELD_UP:
+            self.overloaded(0.0, backoff)
+        else:
+            self._go_on()
+
     def began(self, delivery: object) -> None:
         """Note that a job was begun. While probing, the next one waits for what comes of it, but not long: it may be a long job."""
         if self.probing:
@@ -46,6 +60,10 @@ class Throttle:
 
     def relieved(self) -> None:
         """Note that work got past the server."""
+        self._held_up = 0
+        self._go_on()
+
+    def _go_on(self) -> None:
         self._overloads = 0
         self._paused_until = self._held_until = 0.0
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from inference_server.errors import InferenceError, NotFound, Unavailable
+from inference_server.errors import InferenceError, ModelUnavailable, NotFound, Unavailable
 from inference_server.models.repository import no_such_model
 from inference_server.scheduler.metrics.scheduler import SchedulerMetrics
 
@@ -103,4 +103,6 @@ class Statuses:
         if version and "" not in known and version not in known:
             return NotFound(f"model {name} has no version {version}; it has {', '.join(known)}")
         status = known.get(version) or next(iter(known.values()))
-        return Unavailable(f"model {name} {_ABSENT[status.state]}: {status.reason}")
+        # One that loads is waited for as a server is that starts.
+        error = Unavailable if status.state is ModelState.LOADING else ModelUnavailable
+        return error(f"model {name} {_ABSENT[status.state]}: {status.reason}")

@@ -13,6 +13,8 @@ from inference_server import errors
 PERMISSION_KEY = "lamina-permission"
 # And the one that tells why a device did not do what another may do: device_lost, out_of_memory, engine_not_built or no_engine.
 DEVICE_KEY = "lamina-device-cause"
+# And the one that tells what it is that is not available, where the server itself is well: model or storage.
+UNAVAILABLE_KEY = "lamina-unavailable"
 
 STATUS_BY_ERROR: Mapping[type[errors.InferenceError], grpc.StatusCode] = MappingProxyType(
     {
@@ -38,6 +40,8 @@ STATUS_BY_ERROR: Mapping[type[errors.InferenceError], grpc.StatusCode] = Mapping
         errors.ContentChanged: grpc.StatusCode.ABORTED,
         errors.OutputTaken: grpc.StatusCode.ABORTED,
         errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
+        errors.ModelUnavailable: grpc.StatusCode.UNAVAILABLE,
+        errors.StorageUnavailable: grpc.StatusCode.UNAVAILABLE,
         errors.ModelFailed: grpc.StatusCode.INTERNAL,
         errors.DeviceFailed: grpc.StatusCode.INTERNAL,
         errors.MemoryExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -54,13 +58,15 @@ def status_of(error: errors.InferenceError) -> grpc.StatusCode:
 def trailers_of(error: errors.InferenceError) -> tuple[tuple[str, str], ...]:
     """What a client should know beside status and message.
 
-    When to try again, for itself and for gRPC's own retries; that it is the caller who may not, rather than the path; and what a device
-    failed of.
+    When to try again, for itself and for gRPC's own retries; that it is the caller who may not, rather than the path; what a device
+    failed of; and that it is not the server that is away.
     """
     if isinstance(error, errors.PermissionMissing):
         return ((PERMISSION_KEY, error.permission),)
     if isinstance(error, errors.DeviceFailed | errors.DeviceMissing):
         return ((DEVICE_KEY, error.cause),)
+    if isinstance(error, errors.ModelUnavailable | errors.StorageUnavailable):
+        return ((UNAVAILABLE_KEY, "model" if isinstance(error, errors.ModelUnavailable) else "storage"),)
     if not isinstance(error, errors.Overloaded):
         return ()
     milliseconds = str(max(1, round(error.retry_after * 1000)))

@@ -16,7 +16,7 @@ import obstore
 from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, from_url
 
-from inference_server.errors import AccessDenied, InferenceError, InvalidInput, NotFound, Unavailable
+from inference_server.errors import AccessDenied, InferenceError, InvalidInput, NotFound, StorageUnavailable
 from inference_server.storage import reasons, stored
 from inference_server.storage.places import Place, Roots
 from inference_server.storage.reasons import reason
@@ -68,7 +68,7 @@ class Storage:
                 raise AccessDenied(f"the server may not read {uri}. Grant its user or role read access.") from error
             if local_path is not None:
                 raise _unreadable(uri, local_path) from error
-            raise Unavailable(f"storage did not answer for {uri} ({reason(error)}); try again.") from error
+            raise StorageUnavailable(f"storage did not answer for {uri} ({reason(error)}); try again.") from error
         return StoredObject(uri=uri, store=store, key=key, local_path=local_path, meta=meta)
 
     async def read(self, uri: str, *, most_bytes: int, limit: str = "", written: bool = False) -> bytes:
@@ -160,8 +160,8 @@ class Storage:
                 raise _unwritable(uri, number) from error
             if local_path is None and any(code in str(error) for code in _NO_BUCKET):
                 # It may yet be made: jobs wait for it, rather than fail one after the other.
-                raise Unavailable(f"{uri} cannot be written: there is no such bucket. Make it, or name another one.") from error
-            raise Unavailable(f"storage failed while {uri} was written ({reason(error)}); try again.") from error
+                raise StorageUnavailable(f"{uri} cannot be written: there is no such bucket. Make it, or name another one.") from error
+            raise StorageUnavailable(f"storage failed while {uri} was written ({reason(error)}); try again.") from error
 
     def _resolve(self, uri: str, roots: Roots) -> tuple[ObjectStore | WebStore, str, Path | None]:
         found = roots.found(uri)
@@ -205,8 +205,8 @@ def _is_denied(error: Exception) -> bool:
     return denied and not reasons.are_keys_refused(error)
 
 
-def _unlisted(found: StoredObject, error: Exception) -> Unavailable:
-    return Unavailable(f"storage failed while the files beside {found.uri} were listed ({reason(error)}); try again.")
+def _unlisted(found: StoredObject, error: Exception) -> StorageUnavailable:
+    return StorageUnavailable(f"storage failed while the files beside {found.uri} were listed ({reason(error)}); try again.")
 
 
 def _check_local_place(uri: str, path: Path) -> None:
@@ -247,4 +247,4 @@ def _unreadable(uri: str, path: Path) -> InferenceError:
     except OSError as error:
         if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
             return InvalidInput(f"{uri} can be no file: {error.strerror}.")
-    return Unavailable(f"storage did not answer for {uri}; try again.")
+    return StorageUnavailable(f"storage did not answer for {uri}; try again.")

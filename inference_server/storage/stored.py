@@ -17,7 +17,7 @@ import obstore
 from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, PreconditionError
 from obstore.store import LocalStore
 
-from inference_server.errors import ContentChanged, Unavailable
+from inference_server.errors import ContentChanged, StorageUnavailable
 from inference_server.storage.ranges import cut, joined, read_scattered
 from inference_server.storage.reasons import reason
 from inference_server.storage.web.requests import WebFailure
@@ -295,5 +295,5 @@ def _translated(found: StoredObject, verb: str) -> Iterator[None]:
         raise _failed(found, verb, error) from error
 
 
-def _failed(found: StoredObject, verb: str, error: Exception) -> Unavailable:
-    return Unavailable(f"storage failed while {found.uri} was {verb} ({reason(error)}); try again.")
+def _failed(found: StoredObject, verb: str, error: Exception) -> StorageUnavailable:
+    return StorageUnavailable(f"storage failed while {found.uri} was {verb} ({reason(error)}); try again.")

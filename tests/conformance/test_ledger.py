@@ -55,6 +55,16 @@ async def test_a_new_job_is_claimed_under_fence_one(store: Store) -> None:
     assert record.started_at is not None
 
 
+async def test_a_claim_tells_how_long_ago_the_job_was_first_claimed(store: Store) -> None:
+    await store.jobs.announce(job())
+    await asyncio.sleep(LONGER_THAN_A_LEASE)
+    first = await claimed(store.ledger, lease=LEASE)
+    await asyncio.sleep(LONGER_THAN_A_LEASE)
+    second = await claimed(store.ledger)
+
+    assert (first.age < LEASE, LEASE < second.age < 60) == (True, True), "the time in the queue is none of it"
+
+
 async def test_the_newest_job_that_has_not_ended_is_found(store: Store) -> None:
     await store.ledger.finish(await claimed(store.ledger, job("document-1/ended")), success())
     for key in ("document-1/old", "document-1/new", "document-12/new", "document-0/new"):

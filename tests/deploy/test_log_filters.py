@@ -20,8 +20,13 @@ def fits(pattern: str, line: dict[str, Any]) -> bool:
     """Whether a filter finds a line, as CloudWatch reads patterns of JSON: fields that are as told, or that are there at all."""
     terms = re.fullmatch(r"\{ (.*) \}", pattern)
     assert terms is not None
-    wanted = [re.fullmatch(r"\$\.(\w+) = (?:\"([\w-]+)\"|\*)", term) for term in terms[1].split(" && ")]
-    return all(term is not None and term[1] in line and term[2] in {None, line[term[1]]} for term in wanted)
+    return all(any(_is_so(each, line) for each in term.strip("()").split(" || ")) for term in terms[1].split(" && "))
+
+
+def _is_so(term: str, line: dict[str, Any]) -> bool:
+    wanted = re.fullmatch(r"\$\.(\w+) = (?:\"([\w-]+)\"|\*)", term)
+    assert wanted is not None, term
+    return wanted[1] in line and wanted[2] in {None, line[wanted[1]]}
 
 
 @pytest.mark.parametrize(
@@ -31,7 +36,7 @@ def fits(pattern: str, line: dict[str, Any]) -> bool:
         ("JobsFailed", ["a job that failed"]),
         ("JobsFallenBack", ["a job that another program did"]),
         ("MessagesUnreadable", ["a message that cannot be read"]),
-        ("TriesPutOff", ["a job that waits for a server"]),
+        ("TriesPutOff", ["a job that waits for a server", "a job that waits for a model"]),
         ("TriesUnset", ["a job that a setting keeps"]),
         ("TriesRefused", ["a slide that the server may not read"]),
         ("JobMilliseconds", ["a job with a result", "a job that another program did", "a job that failed"]),

@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 import structlog
 
-from inference_server.errors import InferenceError, InvalidCatalogue, NotFound, Unavailable
+from inference_server.errors import InferenceError, InvalidCatalogue, ModelUnavailable, NotFound
 from inference_server.scheduler.port import Caller, Inference
 from inference_server.tasks.labs.catalogue.catalogue import FOLDER, Catalogue, load_catalogue
 from inference_server.tasks.labs.catalogue.entries import Entry
@@ -196,7 +196,7 @@ class LabClassifier:
         try:
             return await self._loaded()
         except (InvalidCatalogue, NotFound) as error:
-            raise Unavailable(
+            raise ModelUnavailable(
                 "the server lacks its catalogue of lab tests or the model for it; its log says why (labs_unavailable). "
                 "Try again once it is mended."
             ) from error

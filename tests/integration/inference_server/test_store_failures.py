@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from inference_server.errors import AccessDenied, ContentChanged, InvalidInput, Unavailable
+from inference_server.errors import AccessDenied, ContentChanged, InvalidInput, StorageUnavailable
 from inference_server.storage.storage import Storage
 from tests.support.servers.certificates import Authority
 from tests.support.servers.local_http import Asked
@@ -49,7 +49,7 @@ def sends(server: WebServer, status: int, body: bytes = b"") -> None:
 )
 async def test_what_a_store_refuses_by_is_told(store: WebServer, status: int, said: str) -> None:
     sends(store, status)
-    with pytest.raises(Unavailable) as told:
+    with pytest.raises(StorageUnavailable) as told:
         await storage().open(URI)
     assert f"storage did not answer for {URI} ({said}); try again." == str(told.value).replace("it says that ", "")
 
@@ -57,7 +57,7 @@ async def test_what_a_store_refuses_by_is_told(store: WebServer, status: int, sa
 async def test_the_name_that_a_store_gives_to_what_was_wrong_is_told_and_no_more_of_its_text(store: WebServer) -> None:
     found = await storage().open(URI)
     sends(store, 400, b"<Error><Code>ExpiredToken</Code><Token>secret</Token></Error>")
-    with pytest.raises(Unavailable, match=r"\(HTTP 400 ExpiredToken: renew ") as told:
+    with pytest.raises(StorageUnavailable, match=r"\(HTTP 400 ExpiredToken: renew ") as told:
         await storage().read_range(found, 0, 10)
     assert "secret" not in str(told.value)
 
@@ -69,7 +69,7 @@ async def test_missing_credentials_are_no_reason_to_try_again(store: WebServer) 
 
 
 async def test_a_store_without_tls_that_may_not_be_asked_is_told(store: WebServer) -> None:
-    with pytest.raises(Unavailable, match="its address is http, which INFERENCE_ALLOW_HTTP does not allow"):
+    with pytest.raises(StorageUnavailable, match="its address is http, which INFERENCE_ALLOW_HTTP does not allow"):
         await storage(allow_http=False).open(URI)
 
 
@@ -84,13 +84,13 @@ async def test_a_store_whose_certificate_nobody_vouches_for_is_told(
 ) -> None:
     with web_server(tls=Authority().issue("server").write(tmp_path, "server")) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-        with pytest.raises(Unavailable, match="its certificate is not trusted"):
+        with pytest.raises(StorageUnavailable, match="its certificate is not trusted"):
             await storage().open(URI)
 
 
 async def test_a_store_whose_name_leads_nowhere_is_told(store: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://no-such-host.invalid")
-    with pytest.raises(Unavailable, match="the name of its host leads nowhere"):
+    with pytest.raises(StorageUnavailable, match="the name of its host leads nowhere"):
         await storage().open(URI)
 
 
@@ -104,7 +104,7 @@ async def test_fewer_bytes_than_were_asked_for_are_no_answer(store: WebServer, k
             answer.body = answer.body[:kept]
 
     store.meddle = meddle
-    with pytest.raises(Unavailable, match="its answer has more or less bytes than were asked for"):
+    with pytest.raises(StorageUnavailable, match="its answer has more or less bytes than were asked for"):
         await storage().read_ranges(found, [100, 5000], [200, 5100])
 
 
@@ -115,7 +115,7 @@ async def test_keys_that_are_refused_say_nothing_of_the_object_and_are_waited_fo
     sends(store, 403, f"<Error><Code>{code}</Code><Message>secret</Message></Error>".encode())
     said = rf"\(HTTP 403 {code}: renew the server's credentials, or set its clock\)"
     for asked in (storage().open(URI), storage().write(URI, b"new"), storage().read_range(found, 0, 10)):
-        with pytest.raises(Unavailable, match=said) as told:
+        with pytest.raises(StorageUnavailable, match=said) as told:
             await asked
         assert "secret" not in str(told.value)
     sends(store, 403, b"<Error><Code>AccessDenied</Code></Error>")

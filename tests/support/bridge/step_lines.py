@@ -23,6 +23,7 @@ STEPS = {
     ),
     "a message that cannot be read": StepTaken(step=Step.BURIED, job_key="", system="", seconds=0.1),
     "a job that waits for a server": StepTaken(step=Step.HANDLED, job_key="5", system="labs", seconds=0.1, outcome="OverloadError"),
+    "a job that waits for a model": StepTaken(step=Step.HANDLED, job_key="9", system="slides", seconds=0.1, outcome="HeldUpError"),
     "a job that a setting keeps": StepTaken(step=Step.HANDLED, job_key="6", system="labs", seconds=0.1, outcome="ConfigurationError"),
     "a slide that the server may not read": StepTaken(
         step=Step.HANDLED, job_key="7", system="wsi-requests", seconds=0.1, outcome="NotYetError"

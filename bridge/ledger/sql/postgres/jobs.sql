@@ -42,7 +42,8 @@ WHERE (
         )
     )
 )
-RETURNING jobs.key, jobs.fence, jobs.attempts, jobs.interruptions, jobs.server_losses, jobs.checkpoint, jobs.trace;
+RETURNING jobs.key, jobs.fence, jobs.attempts, jobs.interruptions, jobs.server_losses, jobs.checkpoint, jobs.trace,
+          (SELECT now FROM lamina.clock) - jobs.started_at AS age;
 
 -- name: refusal
 -- Why claims found nothing to take: where each job stands, and for how long; of one that waits for another one, as long as that one's lease.

@@ -28,7 +28,7 @@ WHERE (
         SELECT 1 FROM jobs AS other, clock WHERE other.state = 'running' AND other.server_losses >= :suspect AND other.lease_until > now
     )
 )
-RETURNING fence, attempts, interruptions, server_losses, checkpoint, trace;
+RETURNING fence, attempts, interruptions, server_losses, checkpoint, trace, (SELECT now FROM clock) - started_at AS age;
 
 -- name: refusal
 -- Why a claim found nothing to take: where the job stands, and for how long; of one that waits for another one, as long as that one's lease.

@@ -6,7 +6,7 @@ locals {
     poison = { pattern = "{ $.step = \"buried\" }", value = "1", unit = null }
     spared = { pattern = "{ $.step = \"committed\" && $.fallback = * }", value = "1", unit = null }
     # Tries that came to nothing for want of a server, of a setting, or of the server's right to a slide; no attempt is counted.
-    put_off = { pattern = "{ $.step = \"handled\" && $.outcome = \"OverloadError\" }", value = "1", unit = null }
+    put_off = { pattern = "{ $.step = \"handled\" && ($.outcome = \"OverloadError\" || $.outcome = \"HeldUpError\") }", value = "1", unit = null }
     unset   = { pattern = "{ $.step = \"handled\" && $.outcome = \"ConfigurationError\" }", value = "1", unit = null }
     refused = { pattern = "{ $.step = \"handled\" && $.outcome = \"NotYetError\" && $.system = \"wsi-requests\" }", value = "1", unit = null }
     took    = { pattern = "{ $.step = \"committed\" && $.job_ms = * }", value = "$.job_ms", unit = "Milliseconds" }

@@ -13,7 +13,7 @@ import grpc
 import pytest
 from lamina.v1 import labs_pb2, slides_pb2
 
-from bridge.errors import OverloadError
+from bridge.errors import HeldUpError, OverloadError
 from bridge.inference.client import InferenceClient
 from bridge.inference.labs import LabTest
 from bridge.inference.policies import RetryPolicy, Timeouts, Watchfulness
@@ -116,6 +116,20 @@ async def test_a_call_that_is_refused_goes_to_another_server_at_once(
         async with asyncio.timeout(60):
             await ask(client, 3)
     assert 3 == counts(servers)[2]
+
+
+async def test_a_server_that_lacks_a_model_stays_in_use_for_all_else(servers: Sequence[ScriptedServer], names: Names) -> None:
+    patient = RetryPolicy(attempts=2, wait_initial=60, wait_most=60)
+    seldom = replace(WATCHFUL, look_seconds=60, again_seconds=60)
+    lacks = refuse(grpc.StatusCode.UNAVAILABLE, "model tumour could not be loaded", trailing=(("lamina-unavailable", "model"),))
+    async with InferenceClient("inference.test:8001", timeouts=PATIENT, retries=patient, watchfulness=seldom) as client:
+        await all_serve(client)
+        for server in servers:
+            server.script = [lacks]
+        with pytest.raises(HeldUpError, match="model tumour could not be loaded"):
+            async with asyncio.timeout(30):
+                await ask(client)
+        assert ([1, 1, 1], 3) == (counts(servers), client.standings()["serving"]), "each was asked, once"
 
 
 async def test_a_full_server_is_left_alone_for_as_long_as_it_asks(servers: Sequence[ScriptedServer], client: InferenceClient) -> None:

@@ -126,6 +126,12 @@ async def test_a_wrong_call_gets_tritons_status(stub: Any, case: str) -> None:
     assert told is code, details
 
 
+async def test_a_model_that_could_not_be_loaded_is_told_apart_from_a_server_that_is_away(stub: Any) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as told:
+        await stub.ModelInfer(TABLE["a model that could not be loaded"][0])
+    assert dict(told.value.trailing_metadata() or ())["lamina-unavailable"] == "model"
+
+
 @pytest.mark.parametrize("case", TABLE)
 async def test_a_wrong_request_of_a_stream_gets_tritons_status_where_it_is_asked_for(stub: Any, case: str) -> None:
     request, code = TABLE[case]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from bridge.errors import DeviceError, OverloadError, PermanentError, RefusedError, TransientError
+from bridge.errors import DeviceError, HeldUpError, OverloadError, PermanentError, RefusedError, TransientError
 from bridge.inference.statuses import RULES, Meaning, is_retried, translate
 
 
@@ -60,6 +60,13 @@ def test_a_token_that_is_at_fault_makes_jobs_wait_rather_than_fail(
     assert isinstance(error, OverloadError)
     assert (f"the inference server at here:1 {told}: why [{code.name}]", 15.0) == (str(error), error.retry_after)
     assert not is_retried(rpc_error(code, "why", *trailing))
+
+
+@pytest.mark.parametrize("part", ["model", "storage"])
+def test_a_server_that_is_well_itself_holds_up_only_who_needs_what_is_away(part: str) -> None:
+    error = translate(rpc_error(grpc.StatusCode.UNAVAILABLE, "it is away", ("lamina-unavailable", part)), address="here:1")
+    assert isinstance(error, HeldUpError)
+    assert ("it is away [UNAVAILABLE]", 15.0) == (str(error), error.retry_after)
 
 
 def test_the_wait_that_the_server_asks_for_is_kept() -> None:

@@ -18,6 +18,11 @@ def test_a_back_off_lies_anywhere_below_a_bound_that_doubles(failures: int, boun
     assert 0.98 * bound < max(delays) <= bound
 
 
+@pytest.mark.parametrize(("age", "asked", "least"), [(0, 15, 15), (100, 15, 15), (600, 15, 60), (600, 120, 120), (90_000, 15, 300)])
+def test_a_job_that_is_held_up_comes_back_later_each_time_and_no_sooner_than_asked(age: float, asked: float, least: float) -> None:
+    assert least <= WorkPolicy(backoff=Backoff(base=1.0)).held_up_seconds(asked, age) <= least + 1
+
+
 async def test_an_overload_holds_receiving_back_for_as_long_as_the_server_asks() -> None:
     throttle = Throttle(limit=6000)
 
@@ -87,3 +92,23 @@ def test_a_job_over_which_the_server_is_lost_waits_longer_in_the_end_than_one_th
     assert max(policy.suspect_backoff.delay(1) for _ in range(500)) <= 1.0
     assert 12 < max(policy.suspect_backoff.delay(3) for _ in range(500)) <= 16
     assert 200 < max(policy.suspect_backoff.delay(50) for _ in range(500)) <= 300
+
+
+async def test_one_job_that_is_held_up_again_and_again_holds_receiving_back_for_nobody_while_others_get_past() -> None:
+    throttle = Throttle(limit=6000)
+    for _ in range(20):
+        throttle.held_up(Backoff(base=1000.0))
+        assert (0.0, False) == (throttle.pause(), throttle.probing)
+        throttle.relieved()
+
+
+async def test_where_all_jobs_are_held_up_receiving_slows_down_until_one_gets_past() -> None:
+    throttle = Throttle(limit=6000)
+    for _ in range(4):
+        throttle.held_up(Backoff(base=1000.0))
+    assert throttle.probing
+    throttle.held_up(Backoff(base=1000.0))
+    assert throttle.probing
+    throttle.relieved()
+    throttle.held_up(Backoff(base=1000.0))
+    assert (0.0, False) == (throttle.pause(), throttle.probing)

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from bridge.errors import (
     ConfigurationError,
+    HeldUpError,
     LeaseLostError,
     NotYetError,
     OverloadError,
@@ -193,6 +194,25 @@ async def test_a_job_that_is_told_when_to_come_again_comes_no_sooner_and_others_
 
     ended = [taken.job_key for taken in office.recorder.taken if taken.step is Step.ACKNOWLEDGED]
     assert (True, ["other", "told"]) == (tried[1] - tried[0] >= 1.5, ended)
+
+
+async def test_a_job_whose_model_does_not_serve_waits_and_holds_up_no_other(office_of: Offices) -> None:
+    async def work(job: Job, _context: Context) -> Outcome:
+        if job.key.startswith("held"):
+            raise HeldUpError("model tumour could not be loaded", retry_after=0.01)
+        return done(job)
+
+    office = office_of(work, concurrency=1, overload_seconds=3600, max_attempts=1)
+    for key in ("held-1", "held-2", "other-1"):
+        await office.ask(key)
+    async with office.working(), asyncio.timeout(60):
+        await office.until(Step.ACKNOWLEDGED, "other-1")
+        await office.until(Step.RETURNED, "held-1", times=2)
+        await office.ask("other-2")
+        await office.until(Step.ACKNOWLEDGED, "other-2")
+
+    record = await record_of(office, "held-1")
+    assert (State.WAITING, 0, "model tumour could not be loaded") == (record.state, record.attempts, record.last_error)
 
 
 @pytest.mark.parametrize(("kind", "step"), [("waits", Step.RETURNED), ("cannot be read", Step.BURIED), ("is given up", Step.ACKNOWLEDGED)])

@@ -44,5 +44,12 @@ def test_an_overloaded_server_tells_when_to_try_again() -> None:
     assert dict(trailers_of(errors.Overloaded("full", retry_after=0.25))) == {"retry-after-ms": "250", "grpc-retry-pushback-ms": "250"}
 
 
+def test_a_server_that_is_well_itself_tells_what_is_away() -> None:
+    assert [(("lamina-unavailable", "model"),), (("lamina-unavailable", "storage"),)] == [
+        trailers_of(errors.ModelUnavailable("broken")),
+        trailers_of(errors.StorageUnavailable("silent")),
+    ]
+
+
 def test_other_errors_carry_no_trailers() -> None:
     assert trailers_of(errors.Unavailable("leaving")) == ()
