@@ -56,12 +56,12 @@ def side_by_side(here: Callable[[], S], beside: Callable[[], T]) -> tuple[S, T]:
 
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Like `asyncio.to_thread`, but a task that is cancelled ends only with its thread: nothing that was given to it is held any longer."""
-    return await _ended(_waiting(), partial(work, *args, **kwargs))
+    return await _ended(begin_in_thread(partial(work, *args, **kwargs)))
 
 
 def begin_in_thread(work: Callable[[], T]) -> Future[T]:
     """As `in_thread`, for who has to know what became of it."""
-    return _waiting().submit(contextvars.copy_context().run, work)
+    return _begun(_waiting(), work)
 
 
 async def on_core(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -70,7 +70,7 @@ async def on_core(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     More would take turns, and each keep its memory out of the others' caches: a twentieth of the time that decoding takes. What waits
     here keeps others from computing.
     """
-    return await _ended(_cores(), partial(work, *args, **kwargs))
+    return await _ended(_begun(_cores(), partial(work, *args, **kwargs)))
 
 
 async def on_disk(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -78,11 +78,33 @@ async def on_disk(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
     A task that is cancelled leaves its thread to its read, which may never end.
     """
-    return await asyncio.wrap_future(_disk().submit(contextvars.copy_context().run, partial(work, *args, **kwargs)))
+    return await asyncio.wrap_future(_begun(_disk(), partial(work, *args, **kwargs)))
 
 
-async def _ended(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
-    future = threads.submit(contextvars.copy_context().run, work)
+async def read_and_compute(read: Callable[[], S], compute: Callable[[S], T]) -> T:
+    """What is computed, as `on_core`, of what was read, as `on_disk`.
+
+    The event loop has no part in handing over: its turn there would be taken from what computes, some percent of the rate.
+    """
+    computed, context = Future[T](), contextvars.copy_context()
+
+    def go_on(reading: Future[S]) -> None:
+        if computed.set_running_or_notify_cancel():
+            try:
+                computed.set_result(context.run(compute, reading.result()))
+            except BaseException as error:  # told to whoever waits
+                computed.set_exception(error)
+
+    _begun(_disk(), read).add_done_callback(lambda reading: _cores().submit(go_on, reading))
+    return await _ended(computed)
+
+
+def _begun(threads: ThreadPoolExecutor, work: Callable[[], T]) -> Future[T]:
+    return threads.submit(contextvars.copy_context().run, work)
+
+
+async def _ended(future: Future[T]) -> T:
+    """What a thread makes; a task that is cancelled ends with it."""
     working = asyncio.wrap_future(future)
     try:
         await asyncio.wait((working,))

@@ -11,11 +11,23 @@ from typing import Any
 
 import pytest
 
-from inference_server.threads import in_thread, on_core, on_disk, usable_cores
+from inference_server.threads import in_thread, on_core, on_disk, read_and_compute, usable_cores
 
 Run = Callable[..., Coroutine[Any, Any, Any]]
-ways = pytest.mark.parametrize("run", [in_thread, on_core])
-all_ways = pytest.mark.parametrize("run", [in_thread, on_core, on_disk])
+
+
+async def reading(work: Callable[..., Any], *given: Any) -> Any:
+    """By the thread that reads, before another that has nothing to compute."""
+    return await read_and_compute(lambda: work(*given), lambda read: read)
+
+
+async def computing(work: Callable[..., Any], *given: Any) -> Any:
+    """On a core, of what was read."""
+    return await read_and_compute(lambda: given, lambda read: work(*read))
+
+
+ways = pytest.mark.parametrize("run", [in_thread, on_core, computing])
+all_ways = pytest.mark.parametrize("run", [in_thread, on_core, on_disk, reading, computing])
 
 
 @all_ways
@@ -32,14 +44,15 @@ async def test_the_work_sees_the_context_of_the_task(run: Run) -> None:
     assert await run(request.get) == "r-1"
 
 
-async def test_no_more_computes_at_a_time_than_there_are_cores_and_what_is_cancelled_before_it_begins_never_does() -> None:
+@pytest.mark.parametrize("run", [on_core, computing])
+async def test_no_more_computes_at_a_time_than_there_are_cores_and_what_is_cancelled_before_it_begins_never_does(run: Run) -> None:
     cores, begun, goes_on = max(usable_cores(), 2), threading.Semaphore(0), threading.Event()
 
     def work() -> None:
         begun.release()
         goes_on.wait(60)
 
-    tasks = [asyncio.create_task(on_core(work)) for _ in range(cores + 2)]
+    tasks = [asyncio.create_task(run(work)) for _ in range(cores + 2)]
     for _ in range(cores):
         assert await asyncio.to_thread(begun.acquire, timeout=60)
     assert not await asyncio.to_thread(begun.acquire, timeout=0.05)
@@ -78,14 +91,15 @@ async def test_a_task_that_is_cancelled_ends_when_its_thread_has(run: Run, fails
     assert ended.is_set()
 
 
-async def test_a_task_whose_read_hangs_can_be_cancelled_and_holds_nothing_that_computes() -> None:
+@pytest.mark.parametrize("run", [on_disk, reading])
+async def test_a_task_whose_read_hangs_can_be_cancelled_and_holds_nothing_that_computes(run: Run) -> None:
     begun, goes_on = threading.Semaphore(0), threading.Event()
 
     def read() -> None:
         begun.release()
         goes_on.wait(60)
 
-    tasks = [asyncio.create_task(on_disk(read)) for _ in range(2 * max(usable_cores(), 2))]
+    tasks = [asyncio.create_task(run(read)) for _ in range(2 * max(usable_cores(), 2))]
     try:
         for _ in tasks:
             assert await asyncio.to_thread(begun.acquire, timeout=60)

@@ -36,6 +36,12 @@ class Maxima:
         """Some of them, or all in another order."""
         return Maxima(x=self.x[kept], y=self.y[kept], response=self.response[kept])
 
+    def between(self, top: int, bottom: int | None) -> slice:
+        """Those of the rows from one up to another, or to the last."""
+        # Among numbers of another type they would be sought in a copy of all rows.
+        first, end = (None if row is None else int(np.searchsorted(self.y, np.int32(row))) for row in (top, bottom))
+        return slice(first, end)
+
 
 def joined(*some: Maxima) -> Maxima:
     """All of them, one after another."""
@@ -136,7 +142,7 @@ def _contests(
 
     def find(some: slice) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         mine = these.where(some)
-        those, places = _rows(maxima, starts, mine.y[0] - reach, mine.y[-1] + reach)
+        those, places = _rows(maxima, starts, math.ceil(mine.y[0] - reach), math.floor(mine.y[-1] + reach) + 1)
         found = [np.empty((2, 0), np.int32)]
         for one, other in Neighbourhoods(those, math.ceil(reach)).pairs(mine):
             x, y = mine.x[one] - those.x[other], mine.y[one] - those.y[other]
@@ -151,8 +157,8 @@ def _contests(
     return by_stripes(len(these.x), find, at_a_time=_PORTION)
 
 
-def _rows(maxima: Sequence[Maxima], starts: Sequence[int], top: float, bottom: float) -> tuple[Maxima, NDArray[np.int32]]:
+def _rows(maxima: Sequence[Maxima], starts: Sequence[int], top: int, bottom: int) -> tuple[Maxima, NDArray[np.int32]]:
     """Those of some rows, and their places among the maxima of all scales."""
-    some = [slice(int(np.searchsorted(each.y, top)), int(np.searchsorted(each.y, bottom, side="right"))) for each in maxima]
+    some = [each.between(top, bottom) for each in maxima]
     places = [np.arange(start + rows.start, start + rows.stop, dtype=np.int32) for start, rows in zip(starts, some, strict=False)]
     return joined(*(each.where(rows) for each, rows in zip(maxima, some, strict=True))), np.concatenate(places)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from inference_server.tasks.slides.kinds.maxima import Maxima, in_reading_order, joined, of_all, strongest
 from inference_server.tasks.slides.outputs.rendering import smoothed
-from inference_server.tasks.slides.tissue.cells import some_of
+from inference_server.tasks.slides.tissue.cells import some_of, stripes
 from inference_server.tasks.slides.values import Pixels
 
 # The model's own numbers: QuPath's default vectors, the steps and the bounds of the leak, and the pixels of a maximum's place.
@@ -40,6 +40,9 @@ _FEWEST_COLOURS = 100
 # Strengths of the scales are compared over blocks of 64 grid pixels, smoothed by a Gaussian of this σ in blocks (48 µm).
 _BLOCK = 64
 _SIGMA_BLOCKS = 1.5
+# Rows of blocks that are summed up at once, and maxima that are weighed at once: a large slide has millions, and meanwhile each takes
+# tens of bytes.
+_BLOCK_ROWS, _PORTION = 16, 2**16
 # A scale's answer counts as the ratio of its strength to that of the strongest scale around, to this power: nuclei that lie together are
 # alike, and a scale that few of them suit finds their rims, their chromatin, or several as one.
 _ALIKE = 1.3
@@ -96,6 +99,8 @@ def choose(maxima: Sequence[Maxima], sigmas: Sequence[float], *, width: int, hei
         _score(each, (sigma / _USUAL_SIGMA) ** _WHOLE * np.divide(strength, most, out=np.zeros(blocks), where=most > 0) ** _ALIKE)
         for each, sigma, strength in zip(maxima, sigmas, by_scale, strict=True)
     ]
+    # Of a large slide 5 MB each.
+    del by_scale, most
     enough = _least_response(scores, least, share)
     # Texture answers finer scales: they must answer so many times more as they are finer than the usual one.
     strong = [score >= enough * max(1.0, _USUAL_SIGMA / sigma) for score, sigma in zip(scores, sigmas, strict=True)]
@@ -106,6 +111,7 @@ def choose(maxima: Sequence[Maxima], sigmas: Sequence[float], *, width: int, hei
     del strong
     kept = strongest(found, scores, [_ONE_NUCLEUS * 2**0.5 * sigma for sigma in sigmas])
     together = joined(*(each.where(those) for each, those in zip(found, kept, strict=True)))
+    del found, scores
     scale = np.repeat(np.arange(len(kept), dtype=np.int8), [np.count_nonzero(those) for those in kept])
     # A few runs, each in order already, which is what a stable sort makes use of.
     order = np.argsort(in_reading_order(together.x, together.y), kind="stable")
@@ -124,14 +130,21 @@ def _least_response(scores: Sequence[NDArray[np.float32]], least: float, share: 
 
     Never less than `least`, or than less where the mean is so far above it that nuclei make it, however pale: noise alone does not.
     """
-    squares, cubes = (sum(float((score.astype(np.float64) ** power).sum()) for score in scores) for power in (2, 3))
+    squares, cubes = (sum(_sum_of_powers(score, power) for score in scores) for power in (2, 3))
     if not squares:
         return least
     strong = cubes / squares
     floor = least * min(1.0, _CLEAR * (least / strong) ** 2)
     if share:
-        share = _valley(np.sum([_counts(score[score > floor].astype(np.float64) / strong, share) for score in scores], axis=0), share)
+        parts = [score[some] for score in scores for some in stripes(len(score), _PORTION)]
+        share = _valley(np.sum([_counts(part[part > floor].astype(np.float64) / strong, share) for part in parts], axis=0), share)
     return max(share * strong, floor)
+
+
+def _sum_of_powers(score: NDArray[np.float32], power: int) -> float:
+    powers = score.astype(np.float64)
+    powers **= power
+    return float(powers.sum())
 
 
 def _counts(responses: NDArray[np.float64], share: float) -> NDArray[np.int64]:
@@ -152,18 +165,28 @@ def _valley(counts: NDArray[np.int64], share: float) -> float:
 
 def _strength(maxima: Maxima, blocks: tuple[int, int]) -> NDArray[np.float64]:
     """Mean response around each block, weighted by its square; 0 where there is none."""
-    rows, columns = _block(maxima, blocks)
-    place, values = rows.astype(np.int64) * blocks[1] + columns, maxima.response.astype(np.float64)
-    # Of no values there are whole numbers.
-    sums = (np.bincount(place, each, blocks[0] * blocks[1]).astype(np.float64, copy=False) for each in (values**2, values**3))
-    squares, cubes = (smoothed(each.reshape(blocks), _SIGMA_BLOCKS) for each in sums)
+    sums = np.zeros((2, *blocks))
+    for rows in stripes(blocks[0], _BLOCK_ROWS):
+        # All of a block at once, one after another: sums of parts would differ in their last bits.
+        some = maxima.where(maxima.between(rows.start * _BLOCK, rows.stop * _BLOCK if rows.stop < blocks[0] else None))
+        row, column = _block(some, blocks)
+        place, values = (row - rows.start) * blocks[1] + column, some.response.astype(np.float64)
+        for each, power in zip(sums, (2, 3), strict=True):
+            each[rows] = np.bincount(place, values**power, (rows.stop - rows.start) * blocks[1]).reshape(-1, blocks[1])
+    for each in sums:
+        each[:] = smoothed(each, _SIGMA_BLOCKS)
+    squares, cubes = sums
     strength: NDArray[np.float64] = np.divide(cubes, squares, out=np.zeros(blocks), where=squares > 0)
     return strength
 
 
 def _score(maxima: Maxima, weight: NDArray[np.float64]) -> NDArray[np.float32]:
     """What each answers by the weight of its scale in its block."""
-    return maxima.response * weight[_block(maxima, weight.shape)].astype(np.float32)
+    score, weights = np.empty_like(maxima.response), weight.astype(np.float32)
+    for places in stripes(len(score), _PORTION):
+        some = maxima.where(places)
+        score[places] = some.response * weights[_block(some, weight.shape)]
+    return score
 
 
 def _block(maxima: Maxima, blocks: tuple[int, ...]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from inference_server.tasks.slides.readers.tiff_directories import alike, levels
 from inference_server.tasks.slides.readers.tiff_headers import ICC_PROFILE, Places, read_headers
 from inference_server.tasks.slides.readers.tiles import PANICS, Ranges, StoredLevel
 from inference_server.tasks.slides.values import Level, Pixels, Position, SlideFacts, SlideLimits
-from inference_server.threads import on_core, on_disk
+from inference_server.threads import on_core, read_and_compute
 
 _UNIT_MICROMETRES = {ResolutionUnit.Inch: resolution.INCH, ResolutionUnit.Centimeter: resolution.CENTIMETRE}
 
@@ -100,22 +101,19 @@ class TiffReader:
         """Fetch compressed tiles by coalesced range requests, or from disk, and decode them in a thread."""
         stored, shape = self._levels[level], self._facts.levels[level]
         scanned = [place for place in places if self._size(level, place)]
-        is_here = self._ranges.on_disk and stored.is_pictures
-        room = stored.room if is_here else 0
-        if is_here:
-            # Not by the thread that decodes: there are as many as cores, and a mount that hangs would hold them all.
-            fetched = await on_disk(self._ranges.read_here, *self._ends(level, scanned), room=room)
-        else:
-            fetched = await self._ahead.read(level, scanned, soon if stored.is_pictures else ())
 
-        def decode() -> list[Pixels | None]:
+        def decode(fetched: Sequence[Any], *, room: int = 0) -> list[Pixels | None]:
             decoded = stored.decode(fetched, shape, room=room)
             if len(scanned) == len(places):
                 return decoded
             tiles, white = dict(zip(scanned, decoded, strict=True)), np.full((shape.tile_height, shape.tile_width, 3), WHITE, np.uint8)
             return [tiles.get(place, white) for place in places]
 
-        return await on_core(decode)
+        if self._ranges.on_disk and stored.is_pictures:
+            # Not by the thread that decodes: there are as many as cores, and a mount that hangs would hold them all.
+            read = partial(self._ranges.read_here, *self._ends(level, scanned), room=stored.room)
+            return await read_and_compute(read, partial(decode, room=stored.room))
+        return await on_core(decode, await self._ahead.read(level, scanned, soon if stored.is_pictures else ()))
 
     async def _check_planes(self, storage: Storage, found: StoredObject) -> None:
         """Raise `NotThisReader` for JPEG 2000 whose colours have fewer pixels, which Pillow does not read."""
