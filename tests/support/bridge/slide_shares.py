@@ -33,6 +33,7 @@ from tests.support.bridge.recorded_context import RecordedContext
 from tests.support.models.direct_inference import DirectInference
 from tests.support.slides.painted import paint, write_svs
 from tests.support.slides.tile_models import write_segmenter
+from tests.support.slides.written_files import contents
 
 QUICK = SharingPolicy(patience_seconds=600.0, least_pause_seconds=0.02, most_pause_seconds=0.1)
 IMPATIENT = SharingPolicy(patience_seconds=0.0)
@@ -66,9 +67,7 @@ class Place:
 
     def files(self, key: str, fence: int = 1) -> dict[str, bytes]:
         """What an analysis wrote, but for the name of its job."""
-        found = {
-            path.name: path.read_bytes() for path in (self.folder / "results" / "slides" / key / str(fence)).iterdir() if path.is_file()
-        }
+        found = contents(self.folder / "results" / "slides" / key / str(fence))
         return {name: content.replace(f'"{key}"'.encode(), b'"key"') for name, content in found.items()}
 
 

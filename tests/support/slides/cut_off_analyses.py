@@ -94,11 +94,6 @@ def streamed(events: list[Any]) -> tuple[bytes, ...]:
     )
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    """What a run wrote, by name."""
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-
-
 def result_of(events: list[Any]) -> AnalysisResult:
     assert isinstance(events[-1], AnalysisResult)
     return events[-1]

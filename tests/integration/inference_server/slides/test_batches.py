@@ -11,6 +11,7 @@ import pytest
 from inference_server.tasks.slides.kinds import tile_model
 from tests.support.slides.painted import paint, scattered, write_svs
 from tests.support.slides.tile_models import write_classifier, write_embedder, write_head, write_segmenter
+from tests.support.slides.written_files import contents
 
 PICTURE = paint(900, 700, tissue=(30, 30, 860, 650), nuclei=scattered(120, within=(50, 50, 840, 630), apart=25), noise=2.0)
 
@@ -31,5 +32,5 @@ async def test_every_file_is_the_same_for_any_batch(
     for tiles, calls in ((1, 1), (7, 4), (32, 2)):
         monkeypatch.setattr(tile_model, "_PIXELS_A_CALL", tiles * 64 * 64)
         run = await analyses_with(models, calls_in_flight=calls).run(slide, analysis=analysis)
-        found.append({path.name: path.read_bytes() for path in run.folder.iterdir()})
+        found.append(contents(run.folder))
     assert found[0] == found[1] == found[2]

@@ -14,7 +14,8 @@ import pytest
 
 from inference_server.tasks.slides import checkpoints
 from inference_server.tasks.slides.values import Checkpoint, Share
-from tests.support.slides.cut_off_analyses import REQUESTS, Place, files, parts, result_of, streamed, write_inputs
+from tests.support.slides.cut_off_analyses import REQUESTS, Place, parts, result_of, streamed, write_inputs
+from tests.support.slides.written_files import contents
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ async def test_a_resumed_analysis_writes_the_same_bytes_and_computes_next_to_not
 
     total = result_of(whole).tiles_analyzed
     assert total >= 200
-    assert files(expected) == files(out)
+    assert contents(expected) == contents(out)
     assert 0.6 * total <= result_of(resumed).tiles_resumed < total
     assert ("", 2) == (result_of(resumed).resume_refused, result_of(resumed).tiles_skipped)
     assert place.calls[1] + place.calls[2] - total <= 0.05 * total
@@ -76,7 +77,7 @@ async def test_an_analysis_may_be_cut_off_again_and_again(place: Place) -> None:
         saved += parts(events)
     _, out = await place.run("last", resume_uris=saved, **asked)
 
-    assert files(expected) == files(out)
+    assert contents(expected) == contents(out)
 
 
 async def test_a_run_that_goes_on_in_its_own_folder_replaces_none_of_the_parts_that_it_goes_on_from(place: Place) -> None:
@@ -95,7 +96,7 @@ async def test_a_run_that_goes_on_in_its_own_folder_replaces_none_of_the_parts_t
     events, out = await place.run("again", resume_uris=tuple(saved), **asked)
 
     assert result_of(events).tiles_resumed >= 0.9 * result_of(events).tiles_analyzed
-    assert files(expected) == files(out)
+    assert contents(expected) == contents(out)
 
 
 @pytest.mark.parametrize("spelled", ["{}//out/cut", "{}/out/./cut", "{}/link/cut", "file://{}/%6Fut/cut"])
@@ -139,7 +140,7 @@ async def test_what_does_not_fit_is_not_gone_on_with_and_that_is_told(small_plac
     assert 0 == result_of(resumed).tiles_resumed
     assert re.search("^it was saved for another state of the slide", result_of(resumed).resume_refused)
     assert not any(event.resumed for event in resumed if isinstance(event, Checkpoint))
-    assert files(expected) == files(out)
+    assert contents(expected) == contents(out)
 
 
 def _missing(path: Path) -> None:
@@ -190,7 +191,7 @@ async def test_a_part_that_is_lost_costs_its_own_tiles_and_no_others(place: Plac
     lose(Path(path))
     resumed, out = await place.run("resumed", resume_uris=tuple(saved), **asked)
 
-    assert files(expected) == files(out)
+    assert contents(expected) == contents(out)
     batches = [number for each, part in saved.items() if each != path for number in part.batches]
     assert len(set(batches)) == len(batches) > 0
     told = result_of(resumed)
@@ -212,7 +213,7 @@ async def test_what_is_computed_for_lost_parts_is_saved_with_a_survey_for_whoeve
     resumed, _ = await place.run("resumed", until=0.7, resume_uris=kept, **asked)
     last, out = await place.run("last", resume_uris=kept + parts(resumed), **asked)
 
-    assert files(expected) == files(out)
+    assert contents(expected) == contents(out)
     assert "" == result_of(last).resume_refused
     assert 0.7 * result_of(last).tiles_analyzed <= result_of(last).tiles_resumed
 
@@ -228,7 +229,7 @@ async def test_parts_of_another_model_among_those_of_this_one_cost_their_own_til
     path.write_text(kept)
     merged, out = await place.run("merged", resume_uris=parts(theirs) + parts(ours), **asked)
 
-    assert files(expected) == files(out)
+    assert contents(expected) == contents(out)
     assert result_of(ours).tiles_analyzed == result_of(merged).tiles_resumed
     assert re.search(rf"^{len(parts(theirs))} of {len(parts(theirs) + parts(ours))} parts", result_of(merged).resume_refused)
 
@@ -261,7 +262,7 @@ async def test_parts_of_which_none_fits_the_slide_start_the_analysis_over(small_
     # Nobody is told to keep what is of no use, and the survey is saved anew.
     assert not any(event.resumed for event in resumed if isinstance(event, Checkpoint))
     assert checkpoints.unpack(Path(parts(resumed)[0]).read_bytes()).cells is not None
-    assert files(expected) == files(out)
+    assert contents(expected) == contents(out)
 
 
 async def test_other_parameters_start_over(small_place: Place) -> None:

@@ -23,7 +23,8 @@ from inference_server.tasks.slides import checkpoints
 from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, Checkpoint, Share
 from tests.support.inference_server.serving import serving
-from tests.support.slides.cut_off_analyses import REQUESTS, cut_off, files, parts, result_of, write_inputs
+from tests.support.slides.cut_off_analyses import REQUESTS, cut_off, parts, result_of, write_inputs
+from tests.support.slides.written_files import contents
 
 FIRST, SECOND = "onnxruntime:float32", "openvino:float32"
 Events = list[Any]
@@ -116,7 +117,7 @@ async def test_a_slide_that_was_cut_off_is_gone_on_with_by_another_engine(fleet:
     assert sum(by_engine.values()) == report(outs[0])["tiles"]["analyzed"]
     assert by_engine[SECOND] >= 0.25 * sum(by_engine.values())
     # Whoever does it again writes the same.
-    assert files(outs[0]) == files(outs[1])
+    assert contents(outs[0]) == contents(outs[1])
     _check_alike(analysis, alone, outs[0])
 
 
@@ -126,7 +127,7 @@ async def test_parts_of_one_engine_that_another_merges_give_the_bytes_of_the_one
     shares = [(await fleet.run(FIRST, f"share-{index}", share=Share(index=index, count=2), **asked))[0] for index in range(2)]
     _, out = await fleet.run(SECOND, "merged", resume_uris=sum(map(parts, shares), ()), **asked)
 
-    assert files(alone) == files(out)
+    assert contents(alone) == contents(out)
     assert FIRST == report(out)["model"]["engine"]
 
 
@@ -139,9 +140,9 @@ def _check_alike(analysis: str, alone: Path, mixed: Path) -> None:
     if analysis == "he_baseline":
         assert (expected["measures"], one) == (found["measures"], other)
         # All that draws or lists what was found.
-        kept = {name: content for name, content in files(mixed).items() if name not in {"analysis.json", "tiles.parquet"}}
+        kept = {name: content for name, content in contents(mixed).items() if name not in {"analysis.json", "tiles.parquet"}}
         assert len(kept) == 4
-        assert kept == {name: files(alone)[name] for name in kept}
+        assert kept == {name: contents(alone)[name] for name in kept}
     for name, values in one.items():
         if not isinstance(values[0], str):
             np.testing.assert_allclose(other[name], values, rtol=0.02, atol=1e-3, err_msg=name)

@@ -15,8 +15,9 @@ from inference_server.errors import InvalidInput
 from inference_server.tasks.slides import checkpoints
 from inference_server.tasks.slides.readers.tiff import TiffReader
 from inference_server.tasks.slides.values import AnalysisResult, Pixels, Position, Share
-from tests.support.slides.cut_off_analyses import REQUESTS, Place, files, parts, result_of, streamed, write_inputs
+from tests.support.slides.cut_off_analyses import REQUESTS, Place, parts, result_of, streamed, write_inputs
 from tests.support.slides.painted import paint, scattered, write_jpeg_tiff
+from tests.support.slides.written_files import contents
 
 
 class Wholes:
@@ -33,7 +34,7 @@ class Wholes:
         """The result and the files."""
         if analysis not in self._found:
             events, out = await self._place.run(analysis, **REQUESTS[analysis])
-            self._found[analysis] = result_of(events), files(out)
+            self._found[analysis] = result_of(events), contents(out)
         return self._found[analysis]
 
 
@@ -59,7 +60,7 @@ async def test_what_shares_found_is_merged_into_the_bytes_of_the_whole(place: Pl
     merged, out = await place.run("merged", resume_uris=sum(saved, ()), checkpoints=False, **asked)
 
     total = whole.tiles_analyzed
-    assert expected == files(out)
+    assert expected == contents(out)
     assert (total, total, "") == (result_of(merged).tiles_analyzed, result_of(merged).tiles_resumed, result_of(merged).resume_refused)
     # Each tile once, by one of them, and none by the one that merged.
     assert total == sum(result_of(events).tiles_analyzed for events, _ in shares)
@@ -106,7 +107,7 @@ async def test_a_share_that_comes_when_some_of_it_was_computed_in_its_place_is_t
         ("begun first", parts(first) + parts(begun) + parts(late), 0.8),
     ):
         merged, out = await place.run(name, resume_uris=saved, **asked)
-        assert expected == files(out)
+        assert expected == contents(out)
         assert "" == result_of(merged).resume_refused
         assert least * total <= result_of(merged).tiles_resumed <= total
         assert total == result_of(merged).tiles_resumed + place.calls[-1]
@@ -121,7 +122,7 @@ async def test_a_share_that_was_cut_off_is_gone_on_with(place: Place, wholes: Wh
     _, out = await place.run("merged", resume_uris=parts(cut) + parts(rest) + parts(other), **asked)
 
     assert 0 < result_of(rest).tiles_resumed < result_of(rest).tiles_analyzed
-    assert expected == files(out)
+    assert expected == contents(out)
 
 
 async def test_damage_is_judged_by_the_whole_slide_and_not_by_a_share(place: Place) -> None:
@@ -141,7 +142,7 @@ async def test_damage_is_judged_by_the_whole_slide_and_not_by_a_share(place: Pla
     _, expected = await place.run("whole", **asked)
     shares = [await place.run(f"share-{index}", share=Share(index=index, count=4), **asked) for index in range(4)]
     _, out = await place.run("merged", resume_uris=sum((parts(events) for events, _ in shares), ()), **asked)
-    assert files(expected) == files(out)
+    assert contents(expected) == contents(out)
 
 
 async def test_a_share_that_is_missing_is_computed_by_the_one_that_merges(place: Place, wholes: Wholes) -> None:
@@ -151,7 +152,7 @@ async def test_a_share_that_is_missing_is_computed_by_the_one_that_merges(place:
     merged, out = await place.run("merged", resume_uris=parts(half), **asked)
 
     assert result_of(half).tiles_analyzed == result_of(merged).tiles_resumed
-    assert expected == files(out)
+    assert expected == contents(out)
 
 
 async def test_shares_may_be_streamed_and_run_at_the_same_time(place: Place, wholes: Wholes) -> None:

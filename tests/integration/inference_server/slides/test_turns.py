@@ -28,6 +28,7 @@ from tests.support.models.direct_inference import DirectInference
 from tests.support.patience import until
 from tests.support.slides.painted import paint, scattered, write_svs
 from tests.support.slides.tile_models import write_classifier
+from tests.support.slides.written_files import contents
 
 PICTURE = paint(640, 640, tissue=(0, 0, 640, 640), nuclei=scattered(60, within=(20, 20, 620, 620), apart=25), noise=2.0)
 
@@ -116,7 +117,7 @@ class Server:
                     self.stages.append((slide, event.stage))
                 if isinstance(event, Progress) and event.stage == "tiles":
                     self.tiles[slide] = event
-        return {path.name: path.read_bytes() for path in out.iterdir() if path.name != "analysis.json"}
+        return {name: content for name, content in contents(out).items() if name != "analysis.json"}
 
     async def analyse_all(self, slides: Sequence[str]) -> list[dict[str, bytes]]:
         """All at once; each comes when the one before it has its survey."""
