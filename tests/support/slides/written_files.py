@@ -12,10 +12,11 @@ from PIL import Image
 
 def contents(folder: Path) -> dict[str, bytes]:
     """The files by name, unpacked: isal packs the same bytes in another way now and then (once in thousands of files)."""
-    return {path.name: _unpacked(path.name, path.read_bytes()) for path in folder.iterdir() if path.is_file()}
+    return {path.name: unpacked(path.name, path.read_bytes()) for path in folder.iterdir() if path.is_file()}
 
 
-def _unpacked(name: str, content: bytes) -> bytes:
+def unpacked(name: str, content: bytes) -> bytes:
+    """What a file of that name holds."""
     if name.endswith(".gz"):
         return gzip.decompress(content)
     if name.endswith(".png"):
