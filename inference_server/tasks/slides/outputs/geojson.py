@@ -22,7 +22,7 @@ _SHAPES, _MEASUREMENTS = 1024, 2**17
 # Levels above it make such text no smaller; a window of so many bits stands for a stream with the head and the tail of gzip.
 _LEVEL, _GZIP = 1, 16 + isal_zlib.MAX_WBITS
 # QuPath wants an id on each object, another than all others that an image has (RFC 9562, version 8). Ours have in common what was
-# analysed and how, and count from there, so that the same analysis writes the same bytes, and another one's stand beside them.
+# analysed and how, and count from there, so that the same analysis writes the same text, and another one's stand beside them.
 _ID_DIGITS = 12
 _compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
