@@ -33,6 +33,7 @@ from tests.support.servers.ministack import Ministack, running_ministack
 from tests.support.servers.sqs import aws_of, lying_in
 from tests.support.slides.painted import paint, scattered, write_svs
 from tests.support.slides.tile_models import write_classifier
+from tests.support.slides.written_files import told
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -42,6 +43,7 @@ TOPIC = "HiveOrders_Api_Shared_Events-WsiAnalysis{}Event"
 MODEL = "pinkness"
 TILES = 32 * 32
 STAGES = ["opening", "tissue", "tiles", "writing"]
+FILES = {"analysis.json", "heatmap.png", "heatmap.ome.tiff", "overlay.png", "detections.geojson.gz", "tiles.parquet"}
 AGAIN = 0.05 * TILES
 # Calls wait so long for others to be computed with: of four calls at a time, of ten tiles at most, all take ten seconds at least:
 # a pause of the machine at half of them is not their end.
@@ -260,15 +262,13 @@ def test_another_bridge_ends_the_slide_and_the_server_computes_next_to_nothing_a
 
 
 def test_the_files_are_those_of_an_undisturbed_analysis(taken_over: TakenOver) -> None:
-    assert taken_over.job.result is not None
-    assert taken_over.undisturbed.result is not None
-    digests = [
-        {each["name"]: each["sha256"] for each in job.result["artifacts"] if each["name"] != "analysis.json"}
+    written = [
+        told(job.result["artifacts"], lambda uri: taken_over.objects[uri.removeprefix(f"s3://{BUCKET}/")])
         for job in (taken_over.job, taken_over.undisturbed)
         if job.result
     ]
-    assert {"heatmap.png", "heatmap.ome.tiff", "overlay.png", "detections.geojson.gz", "tiles.parquet"} == set(digests[0])
-    assert digests[0] == digests[1]
+    assert [FILES, FILES] == [set(files) for files in written]
+    assert written[0] == written[1]
     reports = [
         json.loads(taken_over.objects[job.result["result_s3_key"]]) for job in (taken_over.job, taken_over.undisturbed) if job.result
     ]
@@ -282,9 +282,8 @@ def test_the_answer_names_the_files_of_the_fence_that_committed_and_nothing_else
     answered = {answer["message"]["jobId"]: answer["message"]["resultS3Key"] for answer in taken_over.answers}
     expected = {name: f"{place}/{guid(name)}/{fence}/analysis.json" for name, fence in (("killed", 2), ("undisturbed", 1))}
     assert {guid(name): key for name, key in expected.items()} == answered
-    names = {"analysis.json", "heatmap.png", "heatmap.ome.tiff", "overlay.png", "detections.geojson.gz", "tiles.parquet"}
     folders = [place, *(key.rpartition("/")[0] for key in expected.values())]
-    assert {f"{folder}/{name}" for folder in folders for name in names} == set(taken_over.objects)
+    assert {f"{folder}/{name}" for folder in folders for name in FILES} == set(taken_over.objects)
 
 
 def test_progress_was_told_by_the_other_bridge_all_along_and_never_went_back(taken_over: TakenOver) -> None:

@@ -15,7 +15,6 @@ from tests.support.models.built_models import built_models
 from tests.support.models.direct_inference import RecordedInference
 from tests.support.slides.painted import paint, scattered, write_jpeg_tiff, write_svs
 from tests.support.slides.tile_models import write_classifier, write_embedder, write_head, write_segmenter
-from tests.support.slides.written_files import unpacked
 
 # Pixels of the slide.
 WIDTH, HEIGHT = 1280, 1024
@@ -93,14 +92,6 @@ def streamed(events: list[Any]) -> tuple[bytes, ...]:
         for event in events
         if isinstance(event, Checkpoint)
     )
-
-
-def sent(events: list[Any]) -> dict[str, bytes]:
-    """The files that a run sent instead of writing them, by name and unpacked."""
-    return {
-        file.name: unpacked(file.name, b"".join(each.data for each in events if isinstance(each, Chunk) and each.name == file.name))
-        for file in result_of(events).artifacts
-    }
 
 
 def result_of(events: list[Any]) -> AnalysisResult:

@@ -14,8 +14,8 @@ import pytest
 
 from inference_server.tasks.slides import checkpoints
 from inference_server.tasks.slides.values import Checkpoint, Share
-from tests.support.slides.cut_off_analyses import REQUESTS, Place, parts, result_of, sent, streamed, write_inputs
-from tests.support.slides.written_files import contents
+from tests.support.slides.cut_off_analyses import REQUESTS, Place, parts, result_of, streamed, write_inputs
+from tests.support.slides.written_files import contents, sent
 
 
 @pytest.fixture(scope="module")

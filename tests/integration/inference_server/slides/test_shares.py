@@ -15,9 +15,9 @@ from inference_server.errors import InvalidInput
 from inference_server.tasks.slides import checkpoints
 from inference_server.tasks.slides.readers.tiff import TiffReader
 from inference_server.tasks.slides.values import AnalysisResult, Pixels, Position, Share
-from tests.support.slides.cut_off_analyses import REQUESTS, Place, parts, result_of, sent, streamed, write_inputs
+from tests.support.slides.cut_off_analyses import REQUESTS, Place, parts, result_of, streamed, write_inputs
 from tests.support.slides.painted import paint, scattered, write_jpeg_tiff
-from tests.support.slides.written_files import contents
+from tests.support.slides.written_files import contents, sent
 
 
 class Wholes:
